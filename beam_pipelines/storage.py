@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO, Any
 
 import fsspec
@@ -86,17 +87,17 @@ def open_atomic(path: str) -> Iterator[IO[bytes]]:
     """
     fs, name = filesystem(path)
     if isinstance(fs, LocalFileSystem):
-        os.makedirs(os.path.dirname(name), exist_ok=True)
-        temporary = f"{name}.tmp-{secrets.token_hex(4)}"
+        final = Path(name)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary = final.with_name(f"{final.name}.tmp-{secrets.token_hex(4)}")
         try:
-            with open(temporary, "wb") as file:
+            with temporary.open("wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, name)
+            temporary.replace(final)
         except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(temporary)
+            temporary.unlink(missing_ok=True)
             raise
         return
     file = fs.open(name, "wb", autocommit=False)

@@ -3,7 +3,7 @@
     config = load_config("configs/demo.yaml")
     config.base.batch_size
 
-Every setting is declared once, in `configs.sections`, with its default, its range and its help text;
+Every setting is declared once, in `configs.sections`, with its default, its range and its help;
 the mains build their flags from it. A flag that is given overrides the file.
 """
 

@@ -51,7 +51,7 @@ def _check_settings(section: Any) -> None:
 
 @dataclass(frozen=True)
 class Window:
-    """A CT display window in Hounsfield units: black at level - width/2, white at level + width/2."""
+    """A CT display window in Hounsfield units: level - width/2 is black, level + width/2 white."""
 
     level: float
     width: float
@@ -152,8 +152,8 @@ class SequenceConfig:
     clip_norm: float = setting(1.0, "global norm that gradients are clipped to", above=0)
     dropout_rate: float = setting(
         0.3,
-        "share of activations that is dropped; 0.3 is what the old scripts called dropout_rate 0.7, "
-        "which was the share kept",
+        "share of activations that is dropped; the old dropout_rate of 0.7 was the share kept, "
+        "which is 0.3 here",
         minimum=0,
         below=1,
     )
