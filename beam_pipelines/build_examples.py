@@ -1,0 +1,141 @@
+"""Joins slices, metadata and labels into shards of example records, split by patient."""
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from beam_pipelines import options, shards, storage
+from beam_pipelines.archive import open_archive
+from beam_pipelines.errors import UserError
+from beam_pipelines.examples import (
+    STAGE,
+    ExampleBuilder,
+    PublishExamples,
+    attach_label,
+    shard_key,
+)
+from beam_pipelines.layout import SPLITS, DataLayout
+from beam_pipelines.metadata import parse_reference, read_metadata_manifest
+from beam_pipelines.progress import report
+from beam_pipelines.splits import shards_for
+from configs import ExamplesConfig, add_flags, load_config, override
+
+_DESCRIPTION = """\
+Reads every slice once, turns it into an image whose channels are CT windows, and writes it with its
+labels and its place in the series. All slices of a patient are in one split and one shard, series
+by series, from feet to head.
+
+Reads  train_metadata.csv, test_metadata.csv, reshaped_stage_2_train.csv and the archive.
+Writes under --data_dir:
+  train/, validation/, test/       TFRecord shards and a manifest.json each
+  quarantine/build_examples.csv    slices that could not be used, with the reason
+"""
+
+
+def num_shards(num_slices: dict[str, int], config: ExamplesConfig) -> dict[str, int]:
+    """How many shards each split has.
+
+    Args:
+        num_slices: slices of the train and the test part.
+        config: share of validation patients, slices a shard.
+    """
+    held_out = num_slices["train"] * config.val_ratio
+    sizes = {
+        "train": num_slices["train"] - held_out,
+        "validation": held_out,
+        "test": num_slices["test"],
+    }
+    return {split: shards_for(sizes[split], config.slices_per_shard) for split in SPLITS}
+
+
+def _parse_label(line: str) -> tuple[str, tuple[int, ...]]:
+    image_id, *values = next(csv.reader([line]))
+    return image_id, tuple(map(int, values))
+
+
+def _key_by_image_id(line: str, subset: str) -> tuple[str, Any]:
+    reference = parse_reference(line, subset)
+    return reference.image_id, reference
+
+
+@dataclass(frozen=True)
+class _Join:
+    """References of an image id, keyed by their shard, with the id's labels."""
+
+    config: ExamplesConfig
+    num_shards: dict[str, int]
+
+    def __call__(self, item: tuple[str, dict[str, Iterable[Any]]]) -> Iterable[tuple[Any, Any]]:
+        _, found = item
+        for reference in attach_label(found["references"], found["labels"]):
+            yield shard_key(reference, self.config, self.num_shards), reference
+
+
+def run(argv: Sequence[str] | None = None) -> None:
+    """Runs the stage; see `--help`."""
+    parser = options.make_parser("beam_pipelines.build_examples", _DESCRIPTION)
+    options.add_archive(parser)
+    options.add_data_dir(parser)
+    options.add_config(parser)
+    add_flags(parser, ExamplesConfig)
+    options.add_max_bad_fraction(parser)
+    args = options.parse(parser, argv)
+    pipeline_options = options.pipeline_options(args.beam_args)
+    config = override(load_config(args.config).examples, args)
+    layout = DataLayout(args.data_dir)
+    open_archive(args.archive)
+    metadata = read_metadata_manifest(layout)
+    if metadata["num_slices"]["train"] and not storage.exists(layout.reshaped_labels_csv):
+        raise UserError(
+            f"{layout.reshaped_labels_csv}: no such file; "
+            "run python -m beam_pipelines.process_labels first"
+        )
+    shard_counts = num_shards(metadata["num_slices"], config)
+    builder = ExampleBuilder(args.archive, args.data_dir, config, shard_counts)
+    total = sum(metadata["num_slices"].values())
+    publish = PublishExamples(args.data_dir, config, total, args.max_bad_fraction)
+    for split in SPLITS:
+        shards.retract_manifest(layout.examples(split))
+
+    with options.run_pipeline(pipeline_options) as pipeline:
+        _build_graph(pipeline, layout, builder, publish)
+    from beam_pipelines.transforms import count_slices
+
+    report(STAGE, count_slices(pipeline.result, STAGE), layout)
+
+
+def _build_graph(
+    pipeline: Any, layout: DataLayout, builder: ExampleBuilder, publish: PublishExamples
+) -> None:
+    """References -> join with labels -> group by shard -> one worker reads and writes a shard."""
+    import apache_beam as beam
+
+    from beam_pipelines.transforms import BuildShards, PublishShards
+
+    references = [
+        pipeline
+        | f"Read{subset.title()}Metadata"
+        >> beam.io.ReadFromText(layout.metadata_csv(subset), skip_header_lines=1)
+        | f"Parse{subset.title()}References" >> beam.Map(_key_by_image_id, subset)
+        for subset in ("train", "test")
+    ] | "FlattenReferences" >> beam.Flatten()
+    if storage.exists(layout.reshaped_labels_csv):
+        lines = pipeline | "ReadLabels" >> beam.io.ReadFromText(
+            layout.reshaped_labels_csv, skip_header_lines=1
+        )
+        labels = lines | "ParseLabels" >> beam.Map(_parse_label)
+    else:
+        labels = pipeline | "NoLabels" >> beam.Create([])
+    receipts = (
+        {"references": references, "labels": labels}
+        | "GroupByImageId" >> beam.CoGroupByKey()
+        | "AttachLabels" >> beam.FlatMap(_Join(builder.config, builder.num_shards))
+        | "GroupByShard" >> beam.GroupByKey()
+        | "WriteExamples" >> BuildShards(builder)
+    )
+    receipts | "PublishExamples" >> PublishShards(publish)
+
+
+if __name__ == "__main__":
+    options.main_entry(run)

@@ -1,0 +1,175 @@
+"""Flags of the mains: their own, and Beam's own pipeline options, both parsed strictly.
+
+Beam itself only warns of an option that it does not know, so a misspelt `--num_worker` would cost a
+night on the wrong machine; here it is an error. Beam is imported when a pipeline is about to run:
+its import takes two seconds, which `--help` and a wrong flag need not wait for.
+"""
+
+import argparse
+import contextlib
+import difflib
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from beam_pipelines.errors import UserError
+
+_BEAM_HELP = """\
+Beam's own pipeline options are taken too and passed on as they are, among them:
+  --runner RUNNER               FnApiRunner, Beam's embedded runner (default), or DataflowRunner.
+                                DirectRunner means the embedded runner here.
+  --direct_num_workers N        workers of the embedded runner (default: a worker a core)
+  --direct_running_mode MODE    in_memory, multi_threading (default) or multi_processing
+  --project, --region, --temp_location, --staging_location, --max_num_workers,
+  --machine_type, --sdk_container_image, --setup_file ...        for Dataflow
+  --help_beam                   lists all of them
+"""
+
+
+class _StrictParser(argparse.ArgumentParser):
+    """Reports a wrong flag in one line, as every other error of a user."""
+
+    def error(self, message: str) -> Any:
+        raise UserError(f"{self.prog}: {message}; see --help")
+
+
+def make_parser(module: str, description: str, *, beam: bool = True) -> argparse.ArgumentParser:
+    """A parser for a main.
+
+    Args:
+        module: as in `python -m module`.
+        description: what it reads, does and writes.
+        beam: whether the main runs a pipeline and takes Beam's options.
+    """
+    return _StrictParser(
+        prog=f"python -m {module}",
+        description=description,
+        epilog=_BEAM_HELP if beam else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def add_data_dir(parser: argparse.ArgumentParser) -> None:
+    """Adds `--data_dir`."""
+    parser.add_argument(
+        "--data_dir",
+        required=True,
+        help="root of everything that is written: a folder or gs://bucket/prefix",
+    )
+
+
+def add_archive(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Adds `--archive`."""
+    parser.add_argument(
+        "--archive",
+        required=required,
+        help="the DICOM files: a zip, a folder tree of *.dcm, or gs:// of either; never unpacked",
+    )
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Adds `--config`."""
+    parser.add_argument("--config", help="YAML file of settings; flags override it")
+
+
+def add_max_bad_fraction(parser: argparse.ArgumentParser) -> None:
+    """Adds `--max_bad_fraction`."""
+    parser.add_argument(
+        "--max_bad_fraction",
+        type=float,
+        default=0.01,
+        help="fail when more than this share of the slices is bad (default: %(default)s)",
+    )
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parses a main's own flags; what is left is `beam_args` of the result."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if "--help_beam" in argv:
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+        with contextlib.suppress(SystemExit):
+            PipelineOptions(["--help"]).get_all_options()
+        sys.exit(0)
+    args, rest = parser.parse_known_args(argv)
+    args.beam_args = rest
+    return args
+
+
+def parse_all(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parses the flags of a main that runs no pipeline: any other flag is an error."""
+    return parser.parse_args(list(sys.argv[1:] if argv is None else argv))
+
+
+def pipeline_options(beam_args: Sequence[str], *, threads: bool = True) -> Any:
+    """Beam's options from the flags that the main did not know.
+
+    Args:
+        beam_args: flags.
+        threads: whether the embedded runner uses a thread a core unless told otherwise; False for
+            stages whose work is one TensorFlow model that takes every core itself.
+
+    Raises:
+        UserError: Beam does not know a flag either.
+    """
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    _quiet_beam()
+    if beam_args and not beam_args[0].startswith("-"):
+        raise UserError(f"unexpected argument {beam_args[0]!r}; every argument is a --flag")
+    options = PipelineOptions(list(beam_args))
+    known = options.get_all_options()
+    unknown = set(options.get_all_options(retain_unknown_options=True)) - set(known)
+    for name in sorted(unknown):
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean --{near[0]}?" if near else "see --help and --help_beam"
+        raise UserError(f"unknown flag --{name}; {hint}")
+    if known["runner"] in (None, "DirectRunner", "FnApiRunner"):
+        given = {flag.split("=")[0] for flag in beam_args}
+        flags = [*beam_args, "--runner=FnApiRunner"]
+        if threads and "--direct_running_mode" not in given:
+            flags.append("--direct_running_mode=multi_threading")
+        if threads and "--direct_num_workers" not in given:
+            flags.append(f"--direct_num_workers={os.cpu_count() or 1}")
+        options = PipelineOptions(flags)
+    return options
+
+
+def _quiet_beam() -> None:
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+
+
+@contextlib.contextmanager
+def run_pipeline(options: Any) -> Iterator[Any]:
+    """A Beam pipeline that runs when the block ends.
+
+    Raises:
+        UserError: one was raised inside a worker; Beam hands it on as part of a longer text.
+    """
+    import apache_beam as beam
+
+    try:
+        with beam.Pipeline(options=options) as pipeline:
+            yield pipeline
+    except RuntimeError as error:
+        message = _user_error_in(str(error))
+        if message is None:
+            raise
+        raise UserError(message) from None
+
+
+def _user_error_in(text: str) -> str | None:
+    marker = f"{UserError.__module__}.{UserError.__qualname__}: "
+    lines = [line for line in text.splitlines() if marker in line]
+    return lines[-1].split(marker, 1)[1].split(" [while running")[0] if lines else None
+
+
+def main_entry(run: Callable[[Sequence[str] | None], None]) -> None:
+    """What the last line of a main calls: user errors are one line and exit code 2."""
+    from beam_pipelines.errors import exit_with
+
+    exit_with(lambda: run(None))

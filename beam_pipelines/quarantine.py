@@ -1,0 +1,47 @@
+"""The quarantine: slices that a stage could not use, one CSV a stage, with the reason."""
+
+import csv
+import io
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from beam_pipelines import storage
+from beam_pipelines.layout import DataLayout
+
+
+class BadSlice(NamedTuple):
+    """A slice that is left out.
+
+    Attributes:
+        member_name: its path in the archive.
+        image_id: SOPInstanceUID; "" where the header could not be read.
+        subset: train or test part of the archive.
+        stage: the program that left it out.
+        reason: why, in one line; holds no value of the header outside the allow-list.
+    """
+
+    member_name: str
+    image_id: str
+    subset: str
+    stage: str
+    reason: str
+
+
+def write_quarantine(layout: DataLayout, stage: str, slices: Iterable[BadSlice]) -> str:
+    """Writes a stage's quarantine file, also when it is empty, and returns its path."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(BadSlice._fields)
+    writer.writerows(sorted(slices))
+    path = layout.quarantine_csv(stage)
+    storage.write_text(path, text.getvalue())
+    return path
+
+
+def read_quarantine(layout: DataLayout, stage: str) -> list[BadSlice]:
+    """Reads a stage's quarantine file; empty where the stage has not run."""
+    try:
+        text = storage.read_bytes(layout.quarantine_csv(stage)).decode()
+    except FileNotFoundError:
+        return []
+    return [BadSlice(**row) for row in csv.DictReader(io.StringIO(text))]
