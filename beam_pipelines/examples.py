@@ -279,13 +279,7 @@ class PublishExamples:
                 layout.examples(split),
                 STAGE,
                 dataclasses.asdict(self.config),
-                [_without_details(receipt) for receipt in mine],
+                [shards.for_manifest(receipt) for receipt in mine],
                 label_counts=dict(zip(schema.SUBTYPES, counts.tolist(), strict=True)),
                 **totals,
             )
-
-
-def _without_details(receipt: shards.Receipt) -> shards.Receipt:
-    """A receipt as the manifest holds it: no quarantine, which has a file of its own."""
-    left_out = ("quarantined", "reused", "split")
-    return {key: value for key, value in receipt.items() if key not in left_out}

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from beam_pipelines.errors import UserError
+from beam_pipelines.layout import SPLITS
 
 _BEAM_HELP = """\
 Beam's own pipeline options are taken too and passed on as they are, among them:
@@ -82,6 +83,26 @@ def add_max_bad_fraction(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.01,
         help="fail when more than this share of the slices is bad (default: %(default)s)",
+    )
+
+
+def add_model_id(parser: argparse.ArgumentParser, kind: str) -> None:
+    """Adds `--model_id`, which names an experiment of a kind: base or sequence."""
+    parser.add_argument(
+        "--model_id",
+        help=f"the {kind} experiment: its id (a timestamp), or the path of its folder, also in "
+        "another data root (default: the only one there is)",
+    )
+
+
+def add_base_data(parser: argparse.ArgumentParser) -> None:
+    """Adds `--base_data`."""
+    parser.add_argument(
+        "--base_data",
+        nargs="+",
+        choices=SPLITS,
+        default=list(SPLITS),
+        help="which splits (default: all three)",
     )
 
 

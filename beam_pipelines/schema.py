@@ -102,7 +102,8 @@ class Sequence:
         embeddings: float32 of shape (max_to_keep, embedding_dim).
         logits: float32 of shape (max_to_keep, 6), of the base model.
         slice_features: float32 of shape (max_to_keep, num_slice_features).
-        labels: float32 of shape (max_to_keep, 6); None where the series has no labels.
+        labels: float32 of shape (max_to_keep, 6), -1 for a slice without labels, 0 where padded;
+            None where the whole series has none.
         mask: uint8 of shape (max_to_keep,), 1 where a slice is real.
     """
 

@@ -82,6 +82,12 @@ def retract_manifest(folder: str) -> None:
     retract(storage.join(folder, MANIFEST), folder)
 
 
+def for_manifest(receipt: Receipt) -> Receipt:
+    """A receipt as a manifest holds it; the quarantine has a file of its own."""
+    left_out = ("quarantined", "reused", "split")
+    return {key: value for key, value in receipt.items() if key not in left_out}
+
+
 def publish_manifest(
     folder: str, stage: str, settings: Any, receipts: Iterable[Receipt], **totals: Any
 ) -> dict[str, Any]:

@@ -1,0 +1,183 @@
+"""Examples to embeddings: one shard in, one shard out, through a trained base model."""
+
+import contextlib
+import hashlib
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from beam_pipelines import schema, shards, storage, tfrecord
+from beam_pipelines.examples import HOW_TO_MAKE as HOW_TO_MAKE_EXAMPLES
+from beam_pipelines.layout import DataLayout
+
+STAGE = "extract_embeddings"
+HOW_TO_MAKE = "python -m beam_pipelines.extract_embeddings"
+# What an example shard's receipt says of its slices, and so the embedding shard's.
+_CARRIED = ("num_slices", "num_labelled", "num_patients", "num_series")
+
+
+class ExampleShard(NamedTuple):
+    """A shard of examples to be read; a task of builders.
+
+    Attributes:
+        split: train, validation or test.
+        receipt: the shard's entry in the manifest.
+    """
+
+    split: str
+    receipt: shards.Receipt
+
+
+def example_shards(layout: DataLayout, splits: Iterable[str]) -> list[ExampleShard]:
+    """All shards of some splits.
+
+    Raises:
+        UserError: a split is missing or incomplete.
+    """
+    return [
+        ExampleShard(split, receipt)
+        for split in splits
+        for receipt in shards.read_manifest(layout.examples(split), HOW_TO_MAKE_EXAMPLES)["shards"]
+    ]
+
+
+def file_fingerprint(path: str) -> str:
+    """A hash of a file's bytes: which model this is."""
+    digest = hashlib.blake2b(digest_size=12)
+    with storage.open_read(path) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def score_examples(
+    path: str, scorer: Any
+) -> Generator[tuple[list[schema.Slice], np.ndarray, np.ndarray], None, None]:
+    """Runs a base model over the examples of a shard.
+
+    Images are decoded by TensorFlow, as in training (decoders differ by a grey level), in
+    parallel with the model.
+
+    Args:
+        path: the shard.
+        scorer: a `trainer.inference.BaseScorer`.
+
+    Yields:
+        For each batch its slices, embeddings, float32 (n, embedding_dim), and logits, (n, 6).
+    """
+    import tensorflow as tf
+
+    def records() -> Iterator[bytes]:
+        with storage.open_read(path) as file:
+            for _, data in tfrecord.read_records(file, path):
+                yield data
+
+    def parse(record: Any) -> tuple[Any, Any]:
+        return record, schema.parse_example(record, scorer.image_size)["image"]
+
+    dataset = (
+        tf.data.Dataset.from_generator(records, output_signature=tf.TensorSpec((), tf.string))
+        .map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+        .batch(scorer.batch_size)
+        .prefetch(2)
+    )
+    for batch, batch_images in dataset.as_numpy_iterator():
+        embeddings, logits = scorer(batch_images)
+        yield [schema.decode_slice(record)[0] for record in batch], embeddings, logits
+
+
+@dataclass
+class EmbeddingBuilder:
+    """Writes the embeddings of one example shard.
+
+    Attributes:
+        data_dir: data root.
+        experiment_folder: of the base experiment.
+        model_id: its id; names the folder of the embeddings.
+        model_fingerprint: of its model file.
+    """
+
+    data_dir: str
+    experiment_folder: str
+    model_id: str
+    model_fingerprint: str
+    _scorer: Any = field(default=None, repr=False)
+
+    def setup(self) -> None:
+        """Loads the model."""
+        from trainer import experiment, inference
+
+        found = experiment.find_experiment(self.data_dir, experiment.BASE, self.experiment_folder)
+        self._scorer = inference.load_base(found)
+
+    def build(self, task: ExampleShard) -> shards.Receipt:
+        """Writes one shard; see `transforms.Builder`."""
+        layout = DataLayout(self.data_dir)
+        folder, name = layout.embeddings(self.model_id, task.split), task.receipt["name"]
+        expected = shards.fingerprint(
+            STAGE, schema.FORMAT_VERSION, self.model_fingerprint, task.receipt["fingerprint"]
+        )
+        done = shards.finished(folder, name, expected)
+        if done is not None:
+            return {**done, "reused": True}
+        source = storage.join(layout.examples(task.split), name)
+        written = 0
+        with shards.write_shard(folder, name, expected) as (file, receipt):
+            with contextlib.closing(score_examples(source, self._scorer)) as batches:
+                for slices, embeddings, logits in batches:
+                    for item, embedding, logit in zip(slices, embeddings, logits, strict=True):
+                        tfrecord.write_record(file, schema.encode_embedding(item, embedding, logit))
+                    written += len(slices)
+            shards.check_complete(f"{STAGE} {source}", task.receipt["num_slices"], written)
+            receipt.update({key: task.receipt[key] for key in _CARRIED})
+            receipt.update(
+                split=task.split,
+                label_counts=task.receipt["label_counts"],
+                slices_in=written,
+                quarantined=[],
+            )
+        return receipt
+
+
+@dataclass(frozen=True)
+class PublishEmbeddings:
+    """Writes each split's manifest once all its shards are there.
+
+    Attributes:
+        data_dir: data root.
+        model_id: of the base experiment.
+        model_fingerprint: of its model file.
+        embedding_dim: numbers in an embedding.
+        splits: which splits were made.
+    """
+
+    data_dir: str
+    model_id: str
+    model_fingerprint: str
+    embedding_dim: int
+    splits: tuple[str, ...]
+
+    def __call__(self, receipts: list[shards.Receipt]) -> None:
+        """Publishes."""
+        layout = DataLayout(self.data_dir)
+        for split in self.splits:
+            examples = shards.read_manifest(layout.examples(split), HOW_TO_MAKE_EXAMPLES)
+            mine = [receipt for receipt in receipts if receipt["split"] == split]
+            settings = {
+                "model_id": self.model_id,
+                "model_fingerprint": self.model_fingerprint,
+                "embedding_dim": self.embedding_dim,
+                "examples_fingerprint": examples["fingerprint"],
+                "val_ratio": examples["settings"]["val_ratio"],
+            }
+            totals = {key: examples[key] for key in (*_CARRIED, "label_counts")}
+            shards.check_complete(STAGE, totals["num_slices"], sum(r["num_slices"] for r in mine))
+            shards.publish_manifest(
+                layout.embeddings(self.model_id, split),
+                STAGE,
+                settings,
+                [shards.for_manifest(receipt) for receipt in mine],
+                **totals,
+            )
