@@ -1,0 +1,206 @@
+"""Tiny shards for the trainer's tests, made with the schema's own encoders.
+
+A slice that is positive for a subtype has a bright square in that subtype's place, so a small
+model can learn it in a few steps; an embedding holds its slice's labels under noise.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from beam_pipelines import schema, storage, tfrecord
+from beam_pipelines.layout import DataLayout, shard_name
+
+PATIENTS = {"train": 8, "validation": 4, "test": 2}
+BASE_MODEL_ID = "base1"
+
+
+@dataclass(frozen=True)
+class Study:
+    """One series of a patient: its slices, images and labels."""
+
+    slices: tuple[schema.Slice, ...]
+    images: np.ndarray
+    labels: np.ndarray
+
+
+def make_study(
+    rng: np.random.Generator, patient: str, num_slices: int, size: int, labelled: bool = True
+) -> Study:
+    """A series with random labels: uint8 (num_slices, size, size, 3) and 0 or 1 (num_slices, 6)."""
+    labels = (rng.random((num_slices, schema.NUM_LABELS)) < 0.25).astype(np.int64)
+    labels[:, -1] = labels[:, :-1].max(axis=1)
+    images = rng.integers(0, 60, (num_slices, size, size, 3), dtype=np.uint8)
+    side = size // 4
+    for index, label in enumerate(labels):
+        for subtype in np.flatnonzero(label[:-1]):
+            row, column = divmod(int(subtype), 3)
+            top, left = (row + 1) * side, column * side + side // 2
+            images[index, top : top + side, left : left + side] = 250
+    slices = tuple(
+        schema.Slice(
+            image_id=f"{patient}-{index}",
+            patient_id=patient,
+            study_instance_uid=f"study-{patient}",
+            series_instance_uid=f"series-{patient}",
+            index=index,
+            num_slices=num_slices,
+            position_mm=5.0 * index,
+            gap_below_mm=5.0 if index else 0.0,
+            gap_above_mm=5.0 if index < num_slices - 1 else 0.0,
+            pixel_spacing_mm=0.5,
+            label=tuple(int(v) for v in labels[index]) if labelled else None,
+        )
+        for index in range(num_slices)
+    )
+    return Study(slices, images, labels)
+
+
+def make_studies(
+    split: str, size: int = 32, num_slices: int = 6, num_patients: int | None = None
+) -> list[Study]:
+    """The studies of a split; the same on every call."""
+    rng = np.random.default_rng(list(split.encode()))
+    count = PATIENTS[split] if num_patients is None else num_patients
+    labelled = split != "test"
+    return [
+        make_study(rng, f"{split}{number}", num_slices - number % 2, size, labelled)
+        for number in range(count)
+    ]
+
+
+def write_shards(
+    folder: str, shards: list[list[bytes]], manifest: Mapping[str, Any], count_name: str
+) -> None:
+    """Writes shards and, last, their manifest."""
+    names = [shard_name(index, len(shards)) for index in range(len(shards))]
+    for name, records in zip(names, shards, strict=True):
+        with storage.open_atomic(storage.join(folder, name)) as file:
+            for record in records:
+                tfrecord.write_record(file, record)
+    listed = [{"name": n, count_name: len(r)} for n, r in zip(names, shards, strict=True)]
+    storage.write_json(storage.join(folder, "manifest.json"), {**manifest, "shards": listed})
+
+
+def _counts(studies: list[Study]) -> dict[str, Any]:
+    labelled = [study for study in studies if study.slices[0].label is not None]
+    positives = np.concatenate([np.zeros((1, 6), int), *(study.labels for study in labelled)]).sum(
+        0
+    )
+    return {
+        "num_slices": sum(len(study.slices) for study in studies),
+        "num_labelled": sum(len(study.slices) for study in labelled),
+        "num_patients": len({study.slices[0].patient_id for study in studies}),
+        "num_series": len(studies),
+        "label_counts": {n: int(v) for n, v in zip(schema.SUBTYPES, positives, strict=True)},
+    }
+
+
+def _dealt(items: list[Any], num_shards: int) -> Iterator[list[Any]]:
+    for index in range(num_shards):
+        yield items[index::num_shards]
+
+
+def write_examples(
+    data_dir: Path, split: str, studies: list[Study], num_shards: int = 2, **settings: Any
+) -> None:
+    """Writes a split's example shards."""
+    size = studies[0].images.shape[1] if studies else 32
+    shards = []
+    for part in _dealt(studies, num_shards):
+        records = []
+        for study in part:
+            for item, image in zip(study.slices, study.images, strict=True):
+                encoded = cv2.imencode(".png", image)[1].tobytes()
+                records.append(schema.encode_example(item, encoded, "png", size, size))
+        shards.append(records)
+    manifest = {
+        "stage": "build_examples",
+        "fingerprint": f"examples-{split}",
+        "settings": {"image_size": size, "val_ratio": 0.1, **settings},
+        **_counts(studies),
+    }
+    write_shards(DataLayout(str(data_dir)).examples(split), shards, manifest, "num_slices")
+
+
+def make_sequences(
+    studies: list[Study], max_to_keep: int = 8, embedding_dim: int = 12, seed: int = 0
+) -> list[schema.Sequence]:
+    """Padded windows of studies, each half a window after the one before."""
+    rng = np.random.default_rng(seed)
+    sequences = []
+    for study in studies:
+        count = len(study.slices)
+        noise = rng.normal(size=(count, embedding_dim))
+        noise[:, : schema.NUM_LABELS] += 3.0 * study.labels
+        logits = rng.normal(size=(count, schema.NUM_LABELS)) + 2.0 * study.labels - 2.0
+        last = max(count - max_to_keep, 0)
+        for start in sorted({*range(0, last, max_to_keep // 2), last}):
+            rows = slice(start, min(start + max_to_keep, count))
+            sequences.append(_window(study, rows, max_to_keep, noise, logits))
+    return sequences
+
+
+def _window(
+    study: Study, rows: slice, max_to_keep: int, embeddings: np.ndarray, logits: np.ndarray
+) -> schema.Sequence:
+    missing = max_to_keep - (rows.stop - rows.start)
+
+    def padded(values: np.ndarray) -> np.ndarray:
+        return np.pad(values[rows], [(0, missing), (0, 0)]).astype(np.float32)
+
+    items = study.slices[rows]
+    features = np.array([[s.position_mm, s.gap_below_mm, s.gap_above_mm] for s in study.slices])
+    return schema.Sequence(
+        patient_id=items[0].patient_id,
+        study_instance_uid=items[0].study_instance_uid,
+        series_instance_uid=items[0].series_instance_uid,
+        start=rows.start,
+        num_slices=len(study.slices),
+        image_ids=tuple(s.image_id for s in items) + ("",) * missing,
+        embeddings=padded(embeddings),
+        logits=padded(logits),
+        slice_features=padded(features / 50),
+        labels=None if items[0].label is None else padded(study.labels),
+        mask=np.pad(np.ones(len(items), np.uint8), (0, missing)),
+    )
+
+
+def write_sequences(
+    data_dir: Path,
+    split: str,
+    studies: list[Study],
+    base_model_id: str = BASE_MODEL_ID,
+    max_to_keep: int = 8,
+    num_shards: int = 2,
+) -> None:
+    """Writes a split's sequence shards, and for the train split its label priors."""
+    layout = DataLayout(str(data_dir))
+    sequences = make_sequences(studies, max_to_keep)
+    counts = _counts(studies)
+    manifest = {
+        "stage": "build_sequences",
+        "fingerprint": f"sequences-{split}",
+        "num_sequences": len(sequences),
+        "settings": {"max_to_keep": max_to_keep, "embedding_dim": 12, "num_slice_features": 3},
+        **counts,
+    }
+    records = [schema.encode_sequence(sequence) for sequence in sequences]
+    folder = layout.sequences(base_model_id, split)
+    write_shards(folder, list(_dealt(records, num_shards)), manifest, "num_records")
+    if split == "train":
+        priors = {n: c / counts["num_labelled"] for n, c in counts["label_counts"].items()}
+        path = layout.sequences(base_model_id, "transform")
+        storage.write_json(storage.join(path, "label_priors.json"), priors)
+
+
+def write_data(data_dir: Path, size: int = 32) -> None:
+    """Examples and sequences of all splits."""
+    for split in PATIENTS:
+        studies = make_studies(split, size)
+        write_examples(data_dir, split, studies)
+        write_sequences(data_dir, split, studies)

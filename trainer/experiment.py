@@ -1,0 +1,228 @@
+"""Experiment folders: where a training run keeps its settings, state and model.
+
+<data_dir>/experiments/1767225600_tf_bin_loss_b32_e5/
+    config.yaml        the whole resolved config
+    versions.json      of Python and the packages
+    experiment.json    model id, data fingerprints, status, history, validation losses
+    checkpoints/       model, optimizer and epoch, to resume from
+    tensorboard/
+    model.keras        there when training has finished
+    export/            a SavedModel, with --export
+"""
+
+import importlib.metadata
+import platform
+import re
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from beam_pipelines import storage
+from beam_pipelines.errors import UserError, require
+from beam_pipelines.layout import DataLayout
+from configs import Config, load_config, to_yaml
+
+BASE = "base"
+LSTM = "lstm"
+TRAINING = "training"
+FINISHED = "finished"
+PACKAGES = ("ct-hemorrhage", "keras", "numpy", "opencv-python-headless", "tensorflow")
+_RECORD = "experiment.json"
+_MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment folder that exists.
+
+    Attributes:
+        folder: its path, local or in a bucket.
+        kind: `base` or `lstm`.
+        model_id: by default the unix time at which it was made.
+    """
+
+    folder: str
+    kind: str
+    model_id: str
+
+    def path(self, *names: str) -> str:
+        """A path in the folder."""
+        return storage.join(self.folder, *names)
+
+    @property
+    def model_file(self) -> str:
+        """The trained model; there when training has finished."""
+        return self.path("model.keras")
+
+    def config(self) -> Config:
+        """The settings that it is trained with."""
+        return load_config(self.path("config.yaml"))
+
+    def record(self) -> dict[str, Any]:
+        """What `experiment.json` says."""
+        return storage.read_json(self.path(_RECORD))
+
+    def update(self, **values: Any) -> None:
+        """Changes entries of `experiment.json`."""
+        storage.write_json(self.path(_RECORD), {**self.record(), **values})
+
+    @property
+    def finished(self) -> bool:
+        """Whether the model is trained."""
+        return self.record()["status"] == FINISHED
+
+    def base_experiment(self) -> "Experiment":
+        """The base experiment that an LSTM's embeddings come from, beside it.
+
+        Raises:
+            UserError: it is not in the folder of experiments that this one is in.
+        """
+        experiments = self.folder.rstrip("/").rsplit("/", 2)[0]
+        return _by_id(experiments, BASE, self.record()["base_model_id"])
+
+
+def experiments_folder(data_dir: str, kind: str) -> str:
+    """Where the experiments of a kind are."""
+    layout = DataLayout(data_dir)
+    return layout.experiments if kind == BASE else layout.sequence_experiments
+
+
+def list_experiments(folder: str, kind: str) -> list[Experiment]:
+    """The experiments in a folder, by name."""
+    found = []
+    for path in storage.glob(storage.join(folder, "*", _RECORD)):
+        record = storage.read_json(path)
+        if record["kind"] == kind:
+            found.append(Experiment(path.rsplit("/", 1)[0], kind, record["model_id"]))
+    return found
+
+
+def find_experiment(data_dir: str, kind: str, model_id: str | None = None) -> Experiment:
+    """Finds an experiment.
+
+    Args:
+        data_dir: the data root.
+        kind: `base` or `lstm`.
+        model_id: an id in the data root, or the path of an experiment folder anywhere; None for
+            the only experiment in the data root.
+
+    Raises:
+        UserError: there is none; lists the ids that there are.
+    """
+    folder = experiments_folder(data_dir, kind)
+    if model_id is None:
+        found = list_experiments(folder, kind)
+        ids = ", ".join(experiment.model_id for experiment in found) or "none"
+        require(
+            len(found) == 1,
+            f"{folder}: {len(found)} {kind} experiments: {ids}; "
+            + ("say which by its id" if found else f"train one first: {_command(kind)}"),
+        )
+        return found[0]
+    if "/" in model_id:
+        return _by_path(model_id.rstrip("/"), kind)
+    return _by_id(folder, kind, model_id)
+
+
+def _by_path(folder: str, kind: str) -> Experiment:
+    try:
+        record = storage.read_json(storage.join(folder, _RECORD))
+    except FileNotFoundError:
+        raise UserError(
+            f"{folder}: no {_RECORD}: give the folder of a {kind} experiment, or its id"
+        ) from None
+    require(
+        record["kind"] == kind,
+        f"{folder}: a {record['kind']} experiment; give the folder of a {kind} experiment",
+    )
+    return Experiment(folder, kind, record["model_id"])
+
+
+def _by_id(folder: str, kind: str, model_id: str) -> Experiment:
+    found = list_experiments(folder, kind)
+    for experiment in found:
+        if experiment.model_id == model_id:
+            return experiment
+    ids = ", ".join(experiment.model_id for experiment in found) or "none"
+    raise UserError(
+        f"{folder}: no {kind} experiment {model_id!r}; there are: {ids}; give one of them or "
+        f"train it: {_command(kind)}"
+    )
+
+
+def _command(kind: str) -> str:
+    return f"python -m trainer.{'train_base' if kind == BASE else 'train_sequence'}"
+
+
+def folder_name(kind: str, model_id: str, config: Config) -> str:
+    """The name of an experiment's folder: the id and what one compares experiments by."""
+    if kind == BASE:
+        base = config.base
+        return f"{model_id}_tf_{base.loss}_b{base.batch_size}_e{base.num_epochs}"
+    lstm = config.sequence
+    return f"{model_id}_b{lstm.batch_size}_e{lstm.num_epochs}_l{lstm.num_layers}_cs{lstm.cell_size}"
+
+
+def open_experiment(
+    data_dir: str,
+    kind: str,
+    model_id: str | None,
+    config: Config,
+    data: dict[str, Any],
+) -> Experiment:
+    """Makes an experiment, or finds the one that was started with the same id and settings.
+
+    Args:
+        data_dir: the data root.
+        kind: `base` or `lstm`.
+        model_id: an id; None for a new one, the time.
+        config: the resolved settings.
+        data: what else must be the same to resume: fingerprints and, for an LSTM, the base model.
+
+    Raises:
+        UserError: the id is taken by an experiment with other settings or data.
+    """
+    folder = experiments_folder(data_dir, kind)
+    taken = {experiment.model_id: experiment for experiment in list_experiments(folder, kind)}
+    if model_id is None:
+        now = int(time.time())
+        model_id = str(next(t for t in range(now, now + len(taken) + 1) if str(t) not in taken))
+    require(
+        _MODEL_ID.fullmatch(model_id) is not None,
+        f"model_id: received {model_id!r}; give letters, digits, points and dashes",
+    )
+    if model_id in taken:
+        _check_same(taken[model_id], config, data)
+        return taken[model_id]
+    name = folder_name(kind, model_id, config)
+    experiment = Experiment(storage.join(folder, name), kind, model_id)
+    storage.write_text(experiment.path("config.yaml"), to_yaml(config))
+    storage.write_json(experiment.path("versions.json"), package_versions())
+    # Last: an experiment exists when its record does.
+    record = {"kind": kind, "model_id": model_id, "status": TRAINING, "history": [], **data}
+    storage.write_json(experiment.path(_RECORD), record)
+    return experiment
+
+
+def _check_same(experiment: Experiment, config: Config, data: dict[str, Any]) -> None:
+    section = "base" if experiment.kind == BASE else "sequence"
+    record = experiment.record()
+    saved = yaml.safe_load(to_yaml(getattr(experiment.config(), section)))
+    given = yaml.safe_load(to_yaml(getattr(config, section)))
+    differing = [f"{k} (was {saved[k]}, now {v})" for k, v in given.items() if saved[k] != v]
+    differing += [
+        f"{k} (was {record.get(k)}, now {v})" for k, v in data.items() if record.get(k) != v
+    ]
+    require(
+        not differing,
+        f"{experiment.folder}: experiment {experiment.model_id} was started with other settings: "
+        f"{'; '.join(differing)}; give the same settings to resume it, or another --model_id",
+    )
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a model depends on."""
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), **versions}

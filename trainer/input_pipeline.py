@@ -1,0 +1,189 @@
+"""tf.data pipelines from shards to batches.
+
+Training order follows from the seed and the epoch alone, so a run that resumes at epoch 3 sees
+what it would have seen undisturbed. A shard holds whole series in order, and neighbouring slices
+are nearly the same image: so files are shuffled, 16 of them are read in turns, and records are
+shuffled once more in a buffer.
+
+Evaluation reads every record once, in file order. Its last batch is padded to full size, because
+a short one would be traced anew and could leave a device of MirroredStrategy with nothing to do;
+the caller cuts the result to the number of records.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from beam_pipelines import schema
+from trainer import augmentation
+from trainer.shard_files import ShardFolder
+
+FILES_IN_TURNS = 16
+# A sequence of 60 x 1536 numbers is 370 KB: 0.2 GB.
+SEQUENCE_SHUFFLE_BUFFER = 512
+# Labels of padding and of slices without labels.
+NO_LABEL = -1.0
+
+
+@dataclass(frozen=True)
+class TrainingOrder:
+    """In which order, and how often, training records come.
+
+    Attributes:
+        seed: of the order and of augmentation.
+        batch_size: records in a step, over all devices.
+        first_epoch: 0, or where a run resumes.
+        num_epochs: at which epoch to stop.
+        shuffle_buffer: records to shuffle from.
+    """
+
+    seed: int
+    batch_size: int
+    first_epoch: int
+    num_epochs: int
+    shuffle_buffer: int
+
+    def steps_per_epoch(self, num_records: int) -> int:
+        """Whole batches in an epoch; which records are left over changes with the epoch."""
+        return num_records // self.batch_size
+
+
+def training_examples(
+    folder: ShardFolder, image_size: int, order: TrainingOrder, augment: bool
+) -> Any:
+    """Batches of labelled slices.
+
+    Returns:
+        A dataset of `(images, labels)`: uint8 (batch_size, image_size, image_size, 3) and float32
+        (batch_size, 6).
+    """
+
+    def parse(serialized: Any) -> tuple[Any, Any]:
+        example = schema.parse_example(serialized, image_size)
+        return example["image"], example["label"]
+
+    keep = None if folder.num_labelled == folder.num_slices else _has_labels
+    records = _shuffled_records(folder.paths, folder.num_labelled, order, keep)
+    dataset = records.map(parse, tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.batch(order.batch_size, drop_remainder=True)
+    if augment:
+        # The number of the step, from the first epoch on, seeds its batch.
+        first_step = order.first_epoch * order.steps_per_epoch(folder.num_labelled)
+
+        def move(step: Any, batch: tuple[Any, Any]) -> tuple[Any, Any]:
+            seed = tf.stack([tf.constant(order.seed, tf.int64), step])
+            return augmentation.augment(batch[0], seed), batch[1]
+
+        numbered = dataset.enumerate(start=first_step)
+        dataset = numbered.map(move, tf.data.AUTOTUNE, deterministic=True)
+    return _finish(dataset)
+
+
+def training_sequences(folder: ShardFolder, order: TrainingOrder) -> Any:
+    """Batches of sequences.
+
+    Returns:
+        A dataset of `(inputs, labels)`: see `sequence_inputs`; labels are NO_LABEL where there is
+        no slice or the slice has no labels.
+    """
+    records = _shuffled_records(folder.paths, folder.num_sequences, order, None)
+    dataset = records.map(_sequence_parser(folder), tf.data.AUTOTUNE, deterministic=True)
+    return _finish(dataset.batch(order.batch_size, drop_remainder=True))
+
+
+def evaluation_images(folder: ShardFolder, image_size: int, batch_size: int) -> Any:
+    """Batches of the images of every slice, in file order, uint8; the last is padded with air."""
+
+    def parse(serialized: Any) -> Any:
+        return schema.parse_example(serialized, image_size)["image"]
+
+    return _evaluation(folder, folder.num_slices, parse, batch_size)
+
+
+def evaluation_sequences(folder: ShardFolder, batch_size: int) -> Any:
+    """Batches of the inputs of every sequence, in file order; the last is padded with zeros."""
+    parse = _sequence_parser(folder)
+    return _evaluation(
+        folder, folder.num_sequences, lambda serialized: parse(serialized)[0], batch_size
+    )
+
+
+def _sequence_parser(folder: ShardFolder) -> Callable[[Any], tuple[dict[str, Any], Any]]:
+    length = folder.settings["max_to_keep"]
+    widths = {
+        "embeddings": folder.settings["embedding_dim"],
+        "logits": schema.NUM_LABELS,
+        "slice_features": folder.settings["num_slice_features"],
+    }
+
+    def parse(serialized: Any) -> tuple[dict[str, Any], Any]:
+        sequence = schema.parse_sequence(serialized, length)
+        mask = sequence["mask"]
+        inputs = {
+            name: tf.ensure_shape(sequence[name], [length, width]) for name, width in widths.items()
+        }
+        labels = tf.where(mask[:, tf.newaxis], sequence["labels"], NO_LABEL)
+        return {**inputs, "mask": mask}, labels
+
+    return parse
+
+
+def _shuffled_records(
+    paths: tuple[str, ...],
+    num_records: int,
+    order: TrainingOrder,
+    keep: Callable[[Any], Any] | None,
+) -> Any:
+    """Serialized records of all epochs, one after the other, whole batches of each."""
+    per_epoch = order.steps_per_epoch(num_records) * order.batch_size
+
+    def one_epoch(epoch: int) -> Any:
+        seed = order.seed * 1_000_003 + epoch
+        files = tf.data.Dataset.from_tensor_slices(list(paths)).shuffle(
+            len(paths), seed=seed, reshuffle_each_iteration=False
+        )
+        records = files.interleave(
+            tf.data.TFRecordDataset,
+            cycle_length=min(len(paths), FILES_IN_TURNS),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        if keep is not None:
+            records = records.filter(keep)
+        shuffled = records.shuffle(order.shuffle_buffer, seed=seed, reshuffle_each_iteration=False)
+        return shuffled.take(per_epoch)
+
+    epochs = [one_epoch(epoch) for epoch in range(order.first_epoch, order.num_epochs)]
+    return functools.reduce(lambda before, after: before.concatenate(after), epochs)
+
+
+def _has_labels(serialized: Any) -> Any:
+    spec = {schema.LABEL: tf.io.VarLenFeature(tf.int64)}
+    return tf.size(tf.io.parse_single_example(serialized, spec)[schema.LABEL].values) > 0
+
+
+def _evaluation(
+    folder: ShardFolder, num_records: int, parse: Callable[[Any], Any], batch_size: int
+) -> Any:
+    def pad(values: Any) -> Any:
+        missing = batch_size - tf.shape(values)[0]
+        paddings = [[0, missing]] + [[0, 0]] * (values.shape.rank - 1)
+        return tf.ensure_shape(tf.pad(values, paddings), [batch_size, *values.shape[1:]])
+
+    records = tf.data.TFRecordDataset(list(folder.paths))
+    dataset = records.map(parse, tf.data.AUTOTUNE, deterministic=True).batch(batch_size)
+    dataset = dataset.map(lambda batch: tf.nest.map_structure(pad, batch))
+    # An error when the shards do not hold what their manifest says.
+    return _finish(
+        dataset.apply(tf.data.experimental.assert_cardinality(-(-num_records // batch_size)))
+    )
+
+
+def _finish(dataset: Any) -> Any:
+    options = tf.data.Options()
+    # One process feeds all its devices: there are no workers to divide the files among.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)

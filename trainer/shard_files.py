@@ -1,0 +1,189 @@
+"""What a folder of shards holds, as its manifest says.
+
+A folder is complete when its `manifest.json` is there; a pipeline writes it last.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from beam_pipelines import schema, storage, tfrecord
+from beam_pipelines.errors import UserError, require
+from beam_pipelines.layout import DataLayout
+from configs import Config, ExamplesConfig
+from configs.loader import build, to_mapping
+
+MANIFEST = "manifest.json"
+BUILD_EXAMPLES = "python -m beam_pipelines.build_examples"
+BUILD_SEQUENCES = "python -m beam_pipelines.build_sequences"
+
+
+@dataclass(frozen=True)
+class ShardFolder:
+    """One split's shards and what their manifest says of them.
+
+    Attributes:
+        folder: where the shards are.
+        paths: the shard files, in order.
+        fingerprint: of the inputs and settings that the shards were made from.
+        num_slices: slices in the split.
+        num_labelled: slices with labels.
+        num_patients: distinct patients.
+        num_sequences: sequences; 0 for a folder of examples.
+        label_counts: positive slices of each subtype.
+        settings: the settings that the shards were made with.
+    """
+
+    folder: str
+    paths: tuple[str, ...]
+    fingerprint: str
+    num_slices: int
+    num_labelled: int
+    num_patients: int
+    num_sequences: int
+    label_counts: dict[str, int]
+    settings: dict[str, Any]
+
+    def records(self) -> Iterator[bytes]:
+        """Every serialized record once, in the order of the shards."""
+        for path in self.paths:
+            with storage.open_read(path) as file:
+                for _, data in tfrecord.read_records(file, path):
+                    yield data
+
+
+def read_folder(folder: str, made_by: str) -> ShardFolder:
+    """Reads a folder's manifest.
+
+    Args:
+        folder: a folder of shards.
+        made_by: the command that makes it, for the error.
+
+    Raises:
+        UserError: the folder has no manifest: it was not made, or not to the end.
+    """
+    try:
+        manifest = storage.read_json(storage.join(folder, MANIFEST))
+    except FileNotFoundError:
+        raise UserError(f"{folder}: no {MANIFEST}: run `{made_by}` first") from None
+    return ShardFolder(
+        folder=folder,
+        paths=tuple(storage.join(folder, shard["name"]) for shard in manifest["shards"]),
+        fingerprint=manifest["fingerprint"],
+        num_slices=manifest["num_slices"],
+        num_labelled=manifest["num_labelled"],
+        num_patients=manifest["num_patients"],
+        num_sequences=manifest.get("num_sequences", 0),
+        label_counts=manifest["label_counts"],
+        settings=manifest["settings"],
+    )
+
+
+@dataclass(frozen=True)
+class LabelledSplits:
+    """The two splits that a model is trained on and judged on."""
+
+    train: ShardFolder
+    validation: ShardFolder
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """What an experiment remembers of its data."""
+        return {
+            "train": self.train.fingerprint,
+            "validation": self.validation.fingerprint,
+        }
+
+
+def read_examples(data_dir: str) -> LabelledSplits:
+    """The example shards of train and validation.
+
+    Raises:
+        UserError: a split is missing, or holds too few patients to train on or to judge by.
+    """
+    layout = DataLayout(data_dir)
+    return _checked(layout.examples("train"), layout.examples("validation"), BUILD_EXAMPLES)
+
+
+def read_sequences(data_dir: str, base_model_id: str) -> LabelledSplits:
+    """The sequence shards of train and validation, made of one base model's embeddings.
+
+    Raises:
+        UserError: a split is missing, or holds too few patients to train on or to judge by.
+    """
+    layout = DataLayout(data_dir)
+    return _checked(
+        layout.sequences(base_model_id, "train"),
+        layout.sequences(base_model_id, "validation"),
+        f"{BUILD_SEQUENCES} --model_id {base_model_id}",
+    )
+
+
+def _checked(train: str, validation: str, made_by: str) -> LabelledSplits:
+    splits = LabelledSplits(read_folder(train, made_by), read_folder(validation, made_by))
+    for split, name in ((splits.train, "train"), (splits.validation, "validation")):
+        require(
+            split.num_patients > 0 and split.num_labelled > 0,
+            f"{split.folder}: too few patients to {name_of_use(name)}: received "
+            f"{split.num_patients} patients with {split.num_labelled} labelled slices (train: "
+            f"{splits.train.num_patients} patients, validation: "
+            f"{splits.validation.num_patients}); use an archive with more labelled patients or "
+            f"another val_ratio (it was {split.settings.get('val_ratio')}), then run "
+            f"`{BUILD_EXAMPLES}` again",
+        )
+    return splits
+
+
+def name_of_use(split: str) -> str:
+    """What a split is for, as a verb."""
+    return {"train": "train on", "validation": "validate on"}[split]
+
+
+def choose_base_model_id(data_dir: str, base_model_id: str | None) -> str:
+    """The base model whose sequences to use: the one that is named, or the only one there.
+
+    Raises:
+        UserError: lists the ids that there are.
+    """
+    root = DataLayout(data_dir).path("sequences")
+    found = [path.rstrip("/").rsplit("/", 1)[-1] for path in storage.glob(f"{root}/*")]
+    ids = [name for name in found if storage.is_folder(storage.join(root, name))]
+    listed = ", ".join(ids) or "none"
+    if base_model_id is not None:
+        require(
+            base_model_id in ids,
+            f"{root}: no sequences of base model {base_model_id!r}; there are: {listed}; run "
+            f"`{BUILD_SEQUENCES}` for it first",
+        )
+        return base_model_id
+    require(bool(ids), f"{root}: no sequences: run `{BUILD_SEQUENCES}` first")
+    require(
+        len(ids) == 1,
+        f"{root}: sequences of several base models: {listed}; say which with --base_model_id",
+    )
+    return ids[0]
+
+
+def label_priors(train: ShardFolder) -> dict[str, float]:
+    """Share of positive slices of each subtype in the train split."""
+    return {name: train.label_counts[name] / train.num_labelled for name in schema.SUBTYPES}
+
+
+def with_settings_of(folder: ShardFolder, config: Config) -> Config:
+    """A config that says how the shards were really made.
+
+    What is already in the shards cannot be set any more: image size, windows, split, sequence
+    length. An experiment's config tells the truth about them.
+    """
+    made = folder.settings
+    names = {field.name for field in dataclasses.fields(ExamplesConfig)} & made.keys()
+    if names:
+        settings = {name: made[name] for name in sorted(names)}
+        given = to_mapping(config.examples)
+        examples = build(ExamplesConfig, {**given, **settings}, f"{folder.folder}/{MANIFEST}")
+        config = dataclasses.replace(config, examples=examples)
+    if "max_to_keep" in made:
+        sequence = dataclasses.replace(config.sequence, max_to_keep=made["max_to_keep"])
+        config = dataclasses.replace(config, sequence=sequence)
+    return config

@@ -1,0 +1,29 @@
+"""Which devices train: all visible GPUs, or the CPU where there is none."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from beam_pipelines.errors import require
+
+
+def make_strategy(devices: Sequence[str] | None = None) -> Any:
+    """A MirroredStrategy over `devices`; over all GPUs, else one CPU, when None."""
+    import tensorflow as tf
+
+    if devices is None:
+        gpus = tf.config.list_logical_devices("GPU")
+        devices = [device.name for device in gpus] or ["CPU:0"]
+    return tf.distribute.MirroredStrategy(list(devices))
+
+
+def check_batch_size(batch_size: int, num_devices: int) -> None:
+    """Checks that every device gets the same share of a batch.
+
+    Raises:
+        UserError: the devices do not divide the batch.
+    """
+    require(
+        batch_size % num_devices == 0,
+        f"batch_size: received {batch_size}, which {num_devices} devices do not divide; give a "
+        f"multiple of {num_devices}",
+    )

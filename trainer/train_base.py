@@ -1,0 +1,109 @@
+"""Trains the base model, a CNN over slices, on the examples of the train split.
+
+Reads <data_dir>/train and <data_dir>/validation, writes
+<data_dir>/experiments/<model_id>_tf_<loss>_b<batch>_e<epochs>. Uses all visible GPUs, or the CPU.
+Start it again with the same --model_id to resume.
+
+    python -m trainer.train_base --data_dir DATA --config configs/demo.yaml
+"""
+
+import dataclasses
+from typing import Any
+
+from beam_pipelines.errors import exit_with, require
+from configs import BaseConfig, Config, add_flags, override
+from trainer import command, experiment, shard_files
+from trainer.experiment import Experiment
+from trainer.shard_files import LabelledSplits
+
+
+def main() -> None:
+    """Parses flags and trains."""
+    parser = command.make_parser(__doc__)
+    command.add_training_flags(parser)
+    add_flags(parser.add_argument_group("settings of the base model"), BaseConfig)
+    flags = parser.parse_args()
+    config = command.read_config(flags)
+    config = dataclasses.replace(config, base=override(config.base, flags))
+    train_base(flags.data_dir, config, flags.model_id, flags.export)
+
+
+def train_base(
+    data_dir: str, config: Config, model_id: str | None = None, export: bool = False
+) -> Experiment:
+    """Trains a base model, or goes on where it was interrupted.
+
+    Args:
+        data_dir: the data root.
+        config: the settings.
+        model_id: names the experiment; None for a new one.
+        export: whether to write a SavedModel too.
+
+    Returns:
+        The finished experiment.
+
+    Raises:
+        UserError: data, settings or experiment do not allow it.
+    """
+    splits = shard_files.read_examples(data_dir)
+    config = shard_files.with_settings_of(splits.train, config)
+    require(
+        splits.train.num_labelled >= config.base.batch_size,
+        f"batch_size: received {config.base.batch_size}, but {splits.train.folder} has only "
+        f"{splits.train.num_labelled} labelled slices; give a smaller one",
+    )
+    command.quiet_tensorflow()
+    from trainer import strategy
+
+    distribution = strategy.make_strategy()
+    strategy.check_batch_size(config.base.batch_size, distribution.num_replicas_in_sync)
+    data = {"data_fingerprints": splits.fingerprints}
+    found = experiment.open_experiment(data_dir, experiment.BASE, model_id, config, data)
+    if found.finished:
+        print(f"{found.folder}: already trained with these settings")
+    else:
+        print(f"experiment {found.model_id}: {found.folder}", flush=True)
+        _train(found, splits, config, distribution)
+    if export:
+        _export(found)
+    loss = found.record()["validation"]["val_weighted_log_loss"]
+    print(f"base model {found.model_id}: validation weighted log loss {loss:.4f}")
+    return found
+
+
+def _train(found: Experiment, splits: LabelledSplits, config: Config, distribution: Any) -> None:
+    import keras
+
+    from trainer import input_pipeline, judging, training
+    from trainer.base_model import build_base_model
+    from trainer.losses import LOSSES
+    from trainer.optimizer import make_optimizer
+
+    base, image_size = config.base, config.examples.image_size
+    order = input_pipeline.TrainingOrder(
+        base.seed, base.batch_size, 0, base.num_epochs, base.shuffle_buffer
+    )
+    num_slices = splits.train.num_labelled
+    num_steps = order.steps_per_epoch(num_slices) * base.num_epochs
+    keras.utils.set_random_seed(base.seed)
+    with distribution.scope():
+        model = build_base_model(base, image_size, shard_files.label_priors(splits.train))
+        optimizer = make_optimizer(base.lr, base.lr_schedule, base.clip_norm, num_steps)
+        model.compile(optimizer, LOSSES[base.loss], jit_compile=False)
+
+    def make_dataset(order: input_pipeline.TrainingOrder) -> Any:
+        return input_pipeline.training_examples(splits.train, image_size, order, base.augment)
+
+    judge = judging.SliceJudge(splits.validation, image_size, base.batch_size)
+    training.train(model, found, make_dataset, order, num_slices, judge)
+
+
+def _export(found: Experiment) -> None:
+    from trainer import base_model, model_files
+
+    model = model_files.load_model(found.model_file)
+    model_files.export(base_model.export_model(model), found.path("export"))
+
+
+if __name__ == "__main__":
+    exit_with(main)
