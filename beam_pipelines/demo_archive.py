@@ -5,19 +5,16 @@ the number of workers changes a byte.
 """
 
 import collections
-import contextlib
 import csv
 import io
 import multiprocessing
-import os
-import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import cv2
 
+from beam_pipelines import storage
 from beam_pipelines.demo_plan import DemoPlan, SlicePlan, StudyPlan, pixel_stream
 from beam_pipelines.phantom_headers import encode, store
 from beam_pipelines.phantom_lesions import SUBTYPES
@@ -87,16 +84,16 @@ def draw_task(task: Task) -> list[DrawnSlice]:
 
 def write_archive(
     plan: DemoPlan,
-    output: Path,
+    output: str,
     workers: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    solution: Path | None = None,
+    solution: str | None = None,
 ) -> Summary:
     """Writes a planned archive; the file appears under its name when it is complete.
 
     Args:
         plan: What to draw.
-        output: The zip to write.
+        output: The zip to write, local or in a bucket.
         workers: Worker processes; 1 draws in this process.
         progress: Called with the slices written and all slices.
         solution: Where to write the labels of the test slices, which the archive does not hold.
@@ -107,7 +104,7 @@ def write_archive(
     subsets = [study.subset for study in plan.studies]
     summary = Summary(plan.num_patients, {s: subsets.count(s) for s in ("train", "test")})
     labels: dict[str, dict[str, tuple[int, ...]]] = {"train": {}, "test": {}}
-    with _complete_or_absent(output) as temporary, temporary.open("wb") as file:
+    with storage.open_atomic(output) as file:
         writer = ZipWriter(file)
         for done, drawn in enumerate(_draw_all(plan, workers), start=1):
             writer.add(drawn.member)
@@ -124,10 +121,10 @@ def write_archive(
         writer.add(deflate(f"{ROOT}/stage_2_train.csv", train))
         writer.add(deflate(f"{ROOT}/stage_2_sample_submission.csv", half))
         writer.close()
-    summary.size = output.stat().st_size
+        summary.size = writer.size
     if solution is not None:
-        with _complete_or_absent(solution) as temporary:
-            temporary.write_bytes(label_rows(sorted(labels["test"].items())))
+        with storage.open_atomic(solution) as file:
+            file.write(label_rows(sorted(labels["test"].items())))
     return summary
 
 
@@ -164,14 +161,3 @@ def _draw_all(plan: DemoPlan, workers: int) -> Iterator[DrawnSlice]:
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()
-
-
-@contextlib.contextmanager
-def _complete_or_absent(path: Path) -> Iterator[Path]:
-    """Gives a temporary name beside `path`, renamed at the end, removed after an error."""
-    temporary = path.with_name(f"{path.name}.tmp-{secrets.token_hex(4)}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

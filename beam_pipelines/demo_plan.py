@@ -6,11 +6,11 @@ header, how many slices its series has) shares a stream with the lesions, so non
 label.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from beam_pipelines.phantom_anatomy import Head, draw_head
+from beam_pipelines.phantom_head import Head, draw_head
 from beam_pipelines.phantom_headers import (
     HeaderVariant,
     SliceGeometry,
@@ -215,8 +215,6 @@ def _geometries(
 
 
 def _cut_short(study: StudyPlan, index: int) -> StudyPlan:
-    from dataclasses import replace
-
     slices = list(study.slices)
     slices[index] = replace(slices[index], keep=_BROKEN_SHARE)
     return replace(study, slices=tuple(slices))

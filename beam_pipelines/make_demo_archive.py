@@ -12,10 +12,10 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from beam_pipelines.errors import exit_with, require
+from beam_pipelines import storage
+from beam_pipelines.errors import UserError, exit_with, require
 
 if TYPE_CHECKING:
     from beam_pipelines.demo_archive import Summary
@@ -38,7 +38,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--output", required=True, type=Path, help="the zip to write")
+    parser.add_argument(
+        "--output", required=True, help="the zip to write, a local path or gs://..."
+    )
     parser.add_argument("--patients", type=int, default=100, help="patients (default: 100)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
     parser.add_argument(
@@ -54,7 +56,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="worker processes; the zip does not depend on it (default: all cores)",
     )  # fmt: skip
     parser.add_argument(
-        "--solution", type=Path, default=None,
+        "--solution", default=None,
         help="also write the test slices' labels to this CSV, to score predictions with",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
@@ -81,12 +83,11 @@ def check_args(args: argparse.Namespace) -> None:
         if path is None:
             continue
         require(
-            path.absolute().parent.is_dir(),
-            f"{flag}: the folder {path.absolute().parent} does not exist. Create it first.",
+            not storage.is_folder(path),
+            f"{flag} must name a file. Received a folder: {path}. Add a file name to it.",
         )
-        require(not path.is_dir(), f"{flag}: {path} is a folder. Name a file in it.")
         require(
-            args.overwrite or not path.exists(),
+            args.overwrite or not storage.exists(path),
             f"{flag}: {path} exists. Choose another name, or add --overwrite to replace it.",
         )
 
@@ -126,7 +127,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     start = time.monotonic()
     plan = plan_demo(args.patients, args.seed, args.test_fraction, args.broken)
-    summary = write_archive(plan, args.output, args.workers, _progress, args.solution)
+    try:
+        summary = write_archive(plan, args.output, args.workers, _progress, args.solution)
+    except OSError as error:
+        raise UserError(
+            f"--output: cannot write {args.output}: {error}. Check the folder and its free space."
+        ) from error
     print(f"{args.output}: {report(summary, time.monotonic() - start)}")
 
 

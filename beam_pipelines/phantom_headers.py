@@ -180,7 +180,9 @@ def store(
         low = -(2 ** (storage.bits_stored - 1)) if storage.pixel_representation else 0
         values = np.clip(values, low, low + 2**storage.bits_stored - 1)
     values[outside] = variant.padding
-    return values.astype(np.int16 if storage.pixel_representation else np.uint16)
+    if storage.pixel_representation:
+        return values.astype(np.int16)
+    return values.astype(np.uint16)
 
 
 def encode(
@@ -195,13 +197,16 @@ def encode(
         dataset.PixelData = stored.astype(stored.dtype.newbyteorder("<"), copy=False).tobytes()
         dataset["PixelData"].VR = "OW"
         buffer = io.BytesIO()
-        dataset.save_as(buffer, enforce_file_format=True)
+        # Enforcing would replace MediaStorageSOPInstanceUID, which is another one in reality.
+        dataset.save_as(buffer, enforce_file_format=False)
     return buffer.getvalue()
 
 
 def _dataset(identity: SliceIdentity, geometry: SliceGeometry, variant: HeaderVariant) -> Dataset:
     """Returns everything but the pixels: the keywords that the real slices have, and no others."""
     meta = FileMetaDataset()
+    meta.FileMetaInformationGroupLength = 0  # counted when written
+    meta.FileMetaInformationVersion = b"\x00\x01"
     meta.MediaStorageSOPClassUID = CTImageStorage
     meta.MediaStorageSOPInstanceUID = pydicom.uid.UID(identity.media_storage_uid)
     explicit = variant.explicit_vr

@@ -7,11 +7,12 @@
 - subdural: a crescent along the inner surface of the skull.
 """
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass
 
 import numpy as np
 
-from beam_pipelines.phantom_anatomy import Head, Image, Section, blend, ramp
+from beam_pipelines.phantom_head import Head, Image, Point, Section, blend, ramp
 
 # The order of the labels in the data set's CSV; `any` follows as the sixth.
 SUBTYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
@@ -51,21 +52,9 @@ class Lesion:
     """
 
     subtype: str
-    center: tuple[float, float, float]
-    extent: tuple[float, float, float]
+    center: Point
+    extent: Point
     hu: float
-
-
-@dataclass
-class Coverage:
-    """Which part of each pixel a subtype covers: masks in [0, 1] by subtype."""
-
-    masks: dict[str, Image] = field(default_factory=dict)
-
-    def add(self, subtype: str, mask: Image) -> None:
-        """Adds a mask; where two lesions of a subtype overlap, the larger share counts."""
-        known = self.masks.get(subtype)
-        self.masks[subtype] = mask if known is None else np.maximum(known, mask)
 
 
 def plan_lesions(
@@ -93,50 +82,58 @@ def plan_lesions(
 
 def draw_lesion(rng: np.random.Generator, subtype: str, head: Head) -> Lesion:
     """Returns a random lesion of a subtype, placed in a head."""
-    fresh = rng.uniform() < 0.85  # the others are older and nearly as dark as the brain
-    hu = head.brain_hu + (rng.uniform(28.0, 46.0) if fresh else rng.uniform(14.0, 24.0))
-    angle = rng.uniform(0.0, 2.0 * np.pi)
-    side = 1.0 if rng.uniform() < 0.5 else -1.0
-    size = rng.uniform(0.0, 1.0, 3)
-    if subtype == "epidural":
-        lateral = side * np.array(
-            [np.cos(0.9 * (angle / np.pi - 1)), np.sin(0.9 * (angle / np.pi - 1))]
-        )
-        center = (70.0 * lateral[0], 80.0 * lateral[1], 22.0 + 38.0 * size[0])
-        extent = (24.0 + 14.0 * size[1], 20.0 + 14.0 * size[1], 10.0 + 12.0 * size[2])
-    elif subtype == "subdural":
-        tilt = 0.8 * (angle / np.pi - 1)
-        center = (side * 70.0 * np.cos(tilt), 80.0 * np.sin(tilt), 28.0 + 32.0 * size[0])
-        extent = (60.0 + 45.0 * size[1], 24.0 + 24.0 * size[1], 5.0 + 9.0 * size[2])
-    elif subtype == "subarachnoid":
-        places = ((36.0, -10.0, 22.0), (45.0, 5.0, 45.0), (6.0, -8.0, 12.0), (35.0, -45.0, 50.0))
-        x, y, z = places[int(rng.integers(len(places)))]
-        center = (side * x, y + 20.0 * (size[0] - 0.5), z + 14.0 * (size[1] - 0.5))
-        extent = (24.0 + 22.0 * size[2],) * 3
-    elif subtype == "intraventricular":
-        center = (0.0, 8.0, 26.0 + 18.0 * size[0])
-        extent = (0.0, 34.0 - 50.0 * size[1], 11.0 + 14.0 * size[2])
-    else:
-        radius = 0.7 * np.sqrt(rng.uniform(0.1, 1.0))
-        deep = rng.uniform() < 0.45
-        lobar = (
-            radius * 64.0 * np.cos(angle),
-            radius * 78.0 * np.sin(angle),
-            18.0 + 48.0 * size[0],
-        )
-        basal = (side * (22.0 + 8.0 * size[0]), -4.0 + 20.0 * (size[1] - 0.5), 28.0 + 8.0 * size[2])
-        center = basal if deep else lobar
-        scale = 7.0 + 13.0 * size[1]
-        extent = (scale, scale * (0.8 + 0.6 * size[2]), scale * (0.8 + 0.5 * size[0]))
-    return Lesion(
-        subtype,
-        (float(center[0]), float(center[1]), float(center[2])),
-        (float(extent[0]), float(extent[1]), float(extent[2])),
-        float(hu),
-    )
+    u = rng.uniform(size=8).tolist()
+    # One in seven is older blood, nearly as dark as the brain.
+    contrast = 28.0 + 18.0 * u[1] if u[0] < 0.86 else 14.0 + 10.0 * u[1]
+    side = 1.0 if u[2] < 0.5 else -1.0
+    center, extent = _PLACES[subtype](u[3:], side)
+    return Lesion(subtype, center, extent, head.brain_hu + contrast)
 
 
-def paint(section: Section, lesion: Lesion, head: Head, gain: float) -> Image:
+def _place_epidural(u: list[float], side: float) -> tuple[Point, Point]:
+    angle = 1.8 * (u[0] - 0.5)
+    center = (side * 66.0 * math.cos(angle), 82.0 * math.sin(angle), 22.0 + 38.0 * u[1])
+    return center, (24.0 + 14.0 * u[2], 18.0 + 14.0 * u[2], 10.0 + 12.0 * u[3])
+
+
+def _place_subdural(u: list[float], side: float) -> tuple[Point, Point]:
+    angle = 1.6 * (u[0] - 0.5)
+    center = (side * 66.0 * math.cos(angle), 82.0 * math.sin(angle), 28.0 + 32.0 * u[1])
+    return center, (60.0 + 45.0 * u[2], 20.0 + 20.0 * u[2], 5.0 + 9.0 * u[3])
+
+
+def _place_subarachnoid(u: list[float], side: float) -> tuple[Point, Point]:
+    # Sylvian fissure, basal cisterns, and the sulci of the parietal and frontal convexity.
+    places = ((36.0, -10.0, 22.0), (6.0, -8.0, 12.0), (45.0, 5.0, 45.0), (35.0, -45.0, 50.0))
+    x, y, z = places[int(u[0] * len(places))]
+    center = (side * x, y + 20.0 * (u[1] - 0.5), z + 14.0 * (u[2] - 0.5))
+    return center, (24.0 + 22.0 * u[3],) * 3
+
+
+def _place_intraventricular(u: list[float], side: float) -> tuple[Point, Point]:
+    return (0.0, 8.0, 26.0 + 18.0 * u[0]), (0.0, 34.0 - 50.0 * u[1], 11.0 + 14.0 * u[2])
+
+
+def _place_intraparenchymal(u: list[float], side: float) -> tuple[Point, Point]:
+    scale = 7.0 + 13.0 * u[0]
+    extent = (scale, scale * (0.8 + 0.6 * u[1]), scale * (0.8 + 0.5 * u[2]))
+    if u[3] < 0.45:  # deep, in the basal ganglia
+        return (side * (22.0 + 8.0 * u[2]), 20.0 * u[4] - 14.0, 28.0 + 8.0 * u[1]), extent
+    angle, radius = 2.0 * math.pi * u[4], 0.7 * math.sqrt(0.1 + 1.6 * (u[3] - 0.45))
+    center = (radius * 62.0 * math.cos(angle), radius * 78.0 * math.sin(angle), 18.0 + 48.0 * u[2])
+    return center, extent
+
+
+_PLACES = {
+    "epidural": _place_epidural,
+    "intraparenchymal": _place_intraparenchymal,
+    "intraventricular": _place_intraventricular,
+    "subarachnoid": _place_subarachnoid,
+    "subdural": _place_subdural,
+}
+
+
+def paint(section: Section, lesion: Lesion, head: Head, gain: float) -> Image | None:
     """Draws a lesion into a section.
 
     Args:
@@ -146,10 +143,13 @@ def paint(section: Section, lesion: Lesion, head: Head, gain: float) -> Image:
         gain: Share of the lesion's contrast that shows, 1 for all of it.
 
     Returns:
-        float32 mask of the section's shape, 0 to 1: the lesion's share of every pixel.
+        float32 mask of the section's shape, 0 to 1: the lesion's share of every pixel; None where
+        the section is out of the lesion's reach.
     """
-    if abs(float(section.z.mean()) - lesion.center[2]) > 2.0 * max(lesion.extent) + 20.0:
-        return np.zeros_like(section.hu)
+    reach = 2.0 * max(lesion.extent)
+    low, high = section.levels
+    if low > lesion.center[2] + reach or high < lesion.center[2] - reach:
+        return None
     mask = _MASKS[lesion.subtype](section, lesion, head)
     if lesion.subtype == "intraparenchymal":
         oedema = ramp(1.5 - _ball(section, lesion), 0.5) * section.cavity * (1.0 - mask)
@@ -174,22 +174,23 @@ def _along_skull(section: Section, lesion: Lesion, head: Head) -> Image:
     v = section.y / head.half_length_mm
     length = np.sqrt(u**2 + v**2) + 1e-3
     cu, cv = lesion.center[0] / head.half_width_mm, lesion.center[1] / head.half_length_mm
-    norm = float(np.hypot(cu, cv)) + 1e-3
+    norm = math.hypot(cu, cv) + 1e-3
     chord = np.sqrt((u / length - cu / norm) ** 2 + (v / length - cv / norm) ** 2)
-    arc = chord * (0.5 * (head.half_width_mm + head.half_length_mm)) / lesion.extent[0]
+    arc = chord * head.radius_mm / lesion.extent[0]
     return arc**2 + ((section.z - lesion.center[2]) / lesion.extent[1]) ** 2
 
 
 def _epidural(section: Section, lesion: Lesion, head: Head) -> Image:
     lens = lesion.extent[2] * np.maximum(1.0 - _along_skull(section, lesion, head), 0.0)
-    return ramp(lens - section.depth - 0.5) * section.cavity
+    return ramp(lens - section.depth - 0.5) * ramp(lens - 1.0) * section.cavity
 
 
 def _subdural(section: Section, lesion: Lesion, head: Head) -> Image:
     left = np.maximum(1.0 - _along_skull(section, lesion, head), 0.0)
     crescent = lesion.extent[2] * np.sqrt(left)
-    one_side = ramp(np.sign(lesion.center[0]) * section.x - 2.0, 2.0)
-    return ramp(crescent - section.depth - 0.5) * one_side * section.cavity
+    one_side = ramp(math.copysign(1.0, lesion.center[0]) * section.x - 2.0, 2.0)
+    blood = ramp(crescent - section.depth - 0.5) * ramp(crescent - 1.0)
+    return blood * one_side * section.cavity
 
 
 def _subarachnoid(section: Section, lesion: Lesion, head: Head) -> Image:

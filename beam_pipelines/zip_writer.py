@@ -7,7 +7,7 @@ processes deflate and the writer only copies, and the same members give the same
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import IO
 
 _DEFLATED = 8
 _VERSION = 45  # zip64
@@ -39,7 +39,7 @@ class ZipWriter:
     The zip64 end records are always written, as the real archive has them.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._offset = 0
         self._directory: list[bytes] = []
@@ -79,6 +79,11 @@ class ZipWriter:
                 "<HHHHIIH", 0, 0, short, short, min(size, _LIMIT_32), min(start, _LIMIT_32), 0
             )
         )
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._offset
 
     def _write(self, data: bytes) -> None:
         self._file.write(data)
