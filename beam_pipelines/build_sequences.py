@@ -7,7 +7,7 @@ from typing import Any
 from beam_pipelines import options, shards
 from beam_pipelines.embeddings import HOW_TO_MAKE as HOW_TO_MAKE_EMBEDDINGS
 from beam_pipelines.errors import UserError, require
-from beam_pipelines.layout import DataLayout
+from beam_pipelines.layout import TRANSFORM, DataLayout
 from beam_pipelines.npy_export import export_npy
 from beam_pipelines.progress import report
 from beam_pipelines.sequence_shards import (
@@ -60,8 +60,8 @@ def run(argv: Sequence[str] | None = None) -> None:
         split: shards.read_manifest(layout.embeddings(model_id, split), HOW_TO_MAKE_EMBEDDINGS)
         for split in args.base_data
     }
-    transform = TransformFolder(experiment.path("transform"))
-    trained_on = experiment.record()["train"]
+    transform = TransformFolder(experiment.path(TRANSFORM))
+    trained_on = experiment.record()["data_fingerprints"]["train"]
     if not transform.complete:
         _fit_transform(args.data_dir, model_id, trained_on, transform, pipeline_options)
     builder = SequenceBuilder(

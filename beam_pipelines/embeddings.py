@@ -135,6 +135,7 @@ class EmbeddingBuilder:
             receipt.update(
                 split=task.split,
                 label_counts=task.receipt["label_counts"],
+                embedding_dim=self._scorer.embedding_dim,
                 slices_in=written,
                 quarantined=[],
             )
@@ -149,14 +150,12 @@ class PublishEmbeddings:
         data_dir: data root.
         model_id: of the base experiment.
         model_fingerprint: of its model file.
-        embedding_dim: numbers in an embedding.
         splits: which splits were made.
     """
 
     data_dir: str
     model_id: str
     model_fingerprint: str
-    embedding_dim: int
     splits: tuple[str, ...]
 
     def __call__(self, receipts: list[shards.Receipt]) -> None:
@@ -168,7 +167,8 @@ class PublishEmbeddings:
             settings = {
                 "model_id": self.model_id,
                 "model_fingerprint": self.model_fingerprint,
-                "embedding_dim": self.embedding_dim,
+                # A split without slices has no embeddings either.
+                "embedding_dim": max((r["embedding_dim"] for r in mine), default=0),
                 "examples_fingerprint": examples["fingerprint"],
                 "val_ratio": examples["settings"]["val_ratio"],
             }

@@ -34,14 +34,12 @@ def run(argv: Sequence[str] | None = None) -> None:
     tasks = example_shards(layout, args.base_data)
 
     from trainer.experiment import BASE, find_experiment
-    from trainer.inference import embedding_dim
 
     experiment = find_experiment(args.data_dir, BASE, args.model_id)
-    width = embedding_dim(experiment)
     fingerprint = file_fingerprint(experiment.model_file)
     builder = EmbeddingBuilder(args.data_dir, experiment.folder, experiment.model_id, fingerprint)
     publish = PublishEmbeddings(
-        args.data_dir, experiment.model_id, fingerprint, width, tuple(args.base_data)
+        args.data_dir, experiment.model_id, fingerprint, tuple(args.base_data)
     )
     for split in args.base_data:
         shards.retract_manifest(layout.embeddings(experiment.model_id, split))

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 from beam_pipelines import storage
 
+# In a base experiment's folder: what was fitted on its train split.
+TRANSFORM = "transform"
+LABEL_PRIORS = "label_priors.json"
 SPLITS = ("train", "validation", "test")
-# Slices of these splits come from the archive's train folder and may have labels.
-LABELLED_SPLITS = ("train", "validation")
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ import numpy as np
 import pyarrow as pa
 
 from beam_pipelines import storage
+from beam_pipelines.layout import LABEL_PRIORS
 from beam_pipelines.schema import NUM_LABELS, SUBTYPES
 from beam_pipelines.slice_features import SLICE_FEATURES
 
 _LABEL, _LABELLED, _PRIOR = "label", "labelled", "label_prior"
-_PRIORS_FILE = "label_priors.json"
 # tf logs each function it traces; set before the first import.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -107,7 +107,7 @@ class TransformFolder:
     @property
     def priors_file(self) -> str:
         """The label priors; there when the transform is complete."""
-        return storage.join(self.folder, _PRIORS_FILE)
+        return storage.join(self.folder, LABEL_PRIORS)
 
     @property
     def complete(self) -> bool:

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from beam_pipelines import schema, storage
-from beam_pipelines.errors import UserError, exit_with, require
-from beam_pipelines.layout import DataLayout
+from beam_pipelines.errors import exit_with, require
 from trainer import command, experiment, metrics, shard_files
 from trainer.experiment import Experiment
 from trainer.shard_files import ShardFolder
@@ -59,7 +58,7 @@ def evaluate(data_dir: str, found: Experiment, base_model_id: str | None = None)
         f"embeddings of {trained_on}; leave the flag out or give another --model_id",
     )
     splits = shard_files.read_sequences(data_dir, trained_on)
-    priors = read_label_priors(data_dir, trained_on)
+    priors = found.base_experiment().label_priors()
     labels, probabilities = _predict(found, splits.validation, priors)
     report = {
         "base_model_id": trained_on,
@@ -72,21 +71,6 @@ def evaluate(data_dir: str, found: Experiment, base_model_id: str | None = None)
     }
     storage.write_json(found.path("evaluation.json"), report)
     return report
-
-
-def read_label_priors(data_dir: str, base_model_id: str) -> dict[str, float]:
-    """The label priors that build_sequences fitted on the train split.
-
-    Raises:
-        UserError: they are missing.
-    """
-    path = DataLayout(data_dir).sequences(base_model_id, "transform")
-    try:
-        return storage.read_json(storage.join(path, "label_priors.json"))
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: no label_priors.json: run `{shard_files.BUILD_SEQUENCES}` first"
-        ) from None
 
 
 def _predict(

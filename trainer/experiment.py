@@ -21,7 +21,7 @@ import yaml
 
 from beam_pipelines import storage
 from beam_pipelines.errors import UserError, require
-from beam_pipelines.layout import DataLayout
+from beam_pipelines.layout import LABEL_PRIORS, TRANSFORM, DataLayout
 from configs import Config, load_config, to_yaml
 
 BASE = "base"
@@ -72,6 +72,21 @@ class Experiment:
     def finished(self) -> bool:
         """Whether the model is trained."""
         return self.record()["status"] == FINISHED
+
+    def label_priors(self) -> dict[str, float]:
+        """The label priors that build_sequences has fitted on a base experiment's train split.
+
+        Raises:
+            UserError: they are missing.
+        """
+        path = self.path(TRANSFORM, LABEL_PRIORS)
+        try:
+            return storage.read_json(path)
+        except FileNotFoundError:
+            raise UserError(
+                f"{path}: no such file; run `python -m beam_pipelines.build_sequences "
+                f"--model_id {self.model_id}` first"
+            ) from None
 
     def base_experiment(self) -> "Experiment":
         """The base experiment that an LSTM's embeddings come from, beside it.
