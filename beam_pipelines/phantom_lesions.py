@@ -107,11 +107,11 @@ def _place_subarachnoid(u: list[float], side: float) -> tuple[Point, Point]:
     places = ((36.0, -10.0, 22.0), (6.0, -8.0, 12.0), (45.0, 5.0, 45.0), (35.0, -45.0, 50.0))
     x, y, z = places[int(u[0] * len(places))]
     center = (side * x, y + 20.0 * (u[1] - 0.5), z + 14.0 * (u[2] - 0.5))
-    return center, (24.0 + 22.0 * u[3],) * 3
+    return center, (27.0 + 23.0 * u[3],) * 3
 
 
 def _place_intraventricular(u: list[float], side: float) -> tuple[Point, Point]:
-    return (0.0, 8.0, 26.0 + 18.0 * u[0]), (0.0, 30.0 - 50.0 * u[1], 14.0 + 16.0 * u[2])
+    return (0.0, 8.0, 26.0 + 18.0 * u[0]), (0.0, 24.0 - 50.0 * u[1], 14.0 + 16.0 * u[2])
 
 
 def _place_intraparenchymal(u: list[float], side: float) -> tuple[Point, Point]:
