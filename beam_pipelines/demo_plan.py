@@ -20,7 +20,7 @@ from beam_pipelines.phantom_headers import (
 from beam_pipelines.phantom_lesions import Lesion, plan_lesions
 from beam_pipelines.phantoms import Scan
 
-BLEEDING_FRACTION = 0.45
+BLEEDING_FRACTION = 0.48
 
 _SECOND_STUDY_CHANCE = 0.09
 _REPEATED_POSITION_CHANCE = 0.08

@@ -59,7 +59,7 @@ def _draw_tissue(head: Head, section: Section, cerebellum: Image, cortex: Image)
 
 
 def _draw_ventricles(head: Head, section: Section) -> None:
-    swell = 0.75 + 0.7 * head.atrophy
+    swell = 0.85 + 0.7 * head.atrophy
     for center, (rx, ry, rz), slope in _VENTRICLES:
         radii = (rx * swell, ry * (0.8 + 0.3 * swell), rz * swell)
         mask = pair_of_balls(section, center, radii, slope)

@@ -30,11 +30,11 @@ _STUDY_MIX: tuple[tuple[str, ...], ...] = (
     ("subdural",),
     ("epidural", "subarachnoid"),
     ("intraventricular",),
-    ("subarachnoid",),
+    ("intraparenchymal", "intraventricular"),
     ("intraparenchymal", "subdural"),
     ("intraparenchymal", "intraventricular"),
     ("epidural",),
-    ("subdural", "intraventricular"),
+    ("subarachnoid", "intraventricular"),
 )
 
 
@@ -107,16 +107,16 @@ def _place_subarachnoid(u: list[float], side: float) -> tuple[Point, Point]:
     places = ((36.0, -10.0, 22.0), (6.0, -8.0, 12.0), (45.0, 5.0, 45.0), (35.0, -45.0, 50.0))
     x, y, z = places[int(u[0] * len(places))]
     center = (side * x, y + 20.0 * (u[1] - 0.5), z + 14.0 * (u[2] - 0.5))
-    return center, (24.0 + 22.0 * u[3],) * 3
+    return center, (27.0 + 23.0 * u[3],) * 3
 
 
 def _place_intraventricular(u: list[float], side: float) -> tuple[Point, Point]:
-    return (0.0, 8.0, 26.0 + 18.0 * u[0]), (0.0, 34.0 - 50.0 * u[1], 11.0 + 14.0 * u[2])
+    return (0.0, 8.0, 26.0 + 18.0 * u[0]), (0.0, 24.0 - 50.0 * u[1], 14.0 + 16.0 * u[2])
 
 
 def _place_intraparenchymal(u: list[float], side: float) -> tuple[Point, Point]:
-    scale = 7.0 + 13.0 * u[0]
-    extent = (scale, scale * (0.8 + 0.6 * u[1]), scale * (0.8 + 0.5 * u[2]))
+    scale = 9.0 + 14.0 * u[0]
+    extent = (scale, scale * (0.8 + 0.6 * u[1]), scale * (0.9 + 0.7 * u[2]))
     if u[3] < 0.45:  # deep, in the basal ganglia
         return (side * (22.0 + 8.0 * u[2]), 20.0 * u[4] - 14.0, 28.0 + 8.0 * u[1]), extent
     angle, radius = 2.0 * math.pi * u[4], 0.7 * math.sqrt(0.1 + 1.6 * (u[3] - 0.45))

@@ -5,7 +5,7 @@ between two slices), then smooth shading, streaks, noise, the head rest and the 
 of view are added. One slice alone is often ambiguous, as it is in reality, and its neighbours
 settle it:
 
-- look-alikes: about one slice in twelve shows something like blood which its neighbours do not
+- look-alikes: about one slice in sixteen shows something like blood which its neighbours do not
   have; it is no lesion and is not labelled;
 - the contrast of the lesions jitters from slice to slice, and fades at a lesion's ends.
 """
@@ -26,7 +26,7 @@ MIN_LESION_AREA_MM2 = 60.0
 
 OUTSIDE_HU = -3000.0  # marks pixels outside the round field of view
 
-_LOOK_ALIKE_CHANCE = 0.08
+_LOOK_ALIKE_CHANCE = 0.07
 _OFFSET_HU = 1.5  # deviation of a slice's mean, from slice to slice
 _HEAD_REST_HU = 90.0
 _SECTIONS = 2  # thin sections averaged into one slice
