@@ -39,4 +39,4 @@ def read_config(flags: argparse.Namespace) -> Config:
 
 def quiet_tensorflow() -> None:
     """Before TensorFlow's import: hides its start-up log, unless TF_CPP_MIN_LOG_LEVEL is set."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
