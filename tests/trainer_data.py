@@ -4,6 +4,7 @@ A slice that is positive for a subtype has a bright square in that subtype's pla
 model can learn it in a few steps; an embedding holds its slice's labels under noise.
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,11 @@ import numpy as np
 
 from beam_pipelines import schema, storage, tfrecord
 from beam_pipelines.layout import DataLayout, shard_name
+from configs import BaseConfig, Config, SequenceConfig
 
 PATIENTS = {"train": 8, "validation": 4, "test": 2}
 BASE_MODEL_ID = "base1"
+SEQUENCE_MODEL_ID = "lstm1"
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,8 @@ def write_examples(
         records = []
         for study in part:
             for item, image in zip(study.slices, study.images, strict=True):
-                encoded = cv2.imencode(".png", image)[1].tobytes()
+                # OpenCV's channels are blue, green, red.
+                encoded = cv2.imencode(".png", image[:, :, ::-1])[1].tobytes()
                 records.append(schema.encode_example(item, encoded, "png", size, size))
         shards.append(records)
     manifest = {
@@ -204,3 +208,26 @@ def write_data(data_dir: Path, size: int = 32) -> None:
         studies = make_studies(split, size)
         write_examples(data_dir, split, studies)
         write_sequences(data_dir, split, studies)
+
+
+def tiny_config(**settings: Any) -> Config:
+    """Settings under which a run takes seconds; `settings` change the base section."""
+    base = BaseConfig(
+        pretrained_model="small_cnn",
+        pretrained_weights="none",
+        batch_size=8,
+        num_epochs=2,
+        lr=3e-3,
+        shuffle_buffer=16,
+    )
+    sequence = SequenceConfig(batch_size=4, num_epochs=2, num_layers=1, cell_size=8, lr=1e-2)
+    return Config(base=dataclasses.replace(base, **settings), sequence=sequence)
+
+
+def train_both(data_dir: Path) -> None:
+    """Trains the base model BASE_MODEL_ID and the sequence model SEQUENCE_MODEL_ID."""
+    from trainer.train_base import train_base
+    from trainer.train_sequence import train_sequence
+
+    train_base(str(data_dir), tiny_config(), BASE_MODEL_ID)
+    train_sequence(str(data_dir), tiny_config(), BASE_MODEL_ID, SEQUENCE_MODEL_ID)

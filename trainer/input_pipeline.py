@@ -126,7 +126,7 @@ def _sequence_parser(folder: ShardFolder) -> Callable[[Any], tuple[dict[str, Any
             name: tf.ensure_shape(sequence[name], [length, width]) for name, width in widths.items()
         }
         labels = tf.where(mask[:, tf.newaxis], sequence["labels"], NO_LABEL)
-        return {**inputs, "mask": mask}, labels
+        return {**inputs, "mask": tf.cast(mask, tf.uint8)}, labels
 
     return parse
 

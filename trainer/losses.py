@@ -54,7 +54,6 @@ def _mean_over_slices(labels: Any, slice_losses: Any) -> Any:
     count = tf.reduce_sum(real)
     context = tf.distribute.get_replica_context()
     if context is not None and context.num_replicas_in_sync > 1:
-        # Keras divides each device's loss by the number of devices and adds them up.
-        total = context.all_reduce(tf.distribute.ReduceOp.SUM, count)
-        count = total / context.num_replicas_in_sync
+        # Each device gives its part of the mean: the optimizer adds up the devices' gradients.
+        count = context.all_reduce(tf.distribute.ReduceOp.SUM, count)
     return tf.reduce_sum(slice_losses * real) / tf.maximum(count, 1e-6)

@@ -27,21 +27,23 @@ def build_sequence_model(
         A model from a dict to logits, float32 (batch, length, 6), for sequences of any length:
         `embeddings` float32 (batch, length, embedding_dim), `logits` float32 (batch, length, 6),
         of the base model, `slice_features` float32 (batch, length, num_slice_features), `mask`
-        bool (batch, length), True where a slice is real.
+        uint8 (batch, length), 1 where a slice is real.
     """
     inputs = {
         "embeddings": keras.Input((None, embedding_dim), name="embeddings"),
         "logits": keras.Input((None, schema.NUM_LABELS), name="logits"),
         "slice_features": keras.Input((None, num_slice_features), name="slice_features"),
-        "mask": keras.Input((None,), dtype="bool", name="mask"),
+        # Not bool: before it trains on several devices, Keras adds up a batch of each.
+        "mask": keras.Input((None,), dtype="uint8", name="mask"),
     }
+    mask = keras.ops.cast(inputs["mask"], "bool")
     # Each embedding by its own mean and variance: nothing is fitted on the data.
     normalized = layers.LayerNormalization(name="normalize")(inputs["embeddings"])
     x = layers.Concatenate(name="slices")([normalized, inputs["logits"], inputs["slice_features"]])
     x = layers.Dropout(config.dropout_rate, name="dropout_0")(x)
     for number in range(1, config.num_layers + 1):
         lstm = layers.LSTM(config.cell_size, return_sequences=True)
-        x = layers.Bidirectional(lstm, name=f"lstm_{number}")(x, mask=inputs["mask"])
+        x = layers.Bidirectional(lstm, name=f"lstm_{number}")(x, mask=mask)
         x = layers.Dropout(config.dropout_rate, name=f"dropout_{number}")(x)
     head = layers.Dense(schema.NUM_LABELS, kernel_initializer="zeros", name="correction")
     logits = layers.Add(name="corrected_logits")([inputs["logits"], head(x)])

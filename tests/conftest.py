@@ -1,0 +1,29 @@
+"""Fixtures that several test modules share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with tiny examples and sequences; tests must not write into it."""
+    import trainer_data
+
+    data_dir = tmp_path_factory.mktemp("tiny_data")
+    trainer_data.write_data(data_dir)
+    return data_dir
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with a trained base model `base1` and sequence model `lstm1`."""
+    import trainer_data
+
+    data_dir = tmp_path_factory.mktemp("trained")
+    trainer_data.write_data(data_dir)
+    trainer_data.train_both(data_dir)
+    return data_dir

@@ -1,0 +1,81 @@
+"""Trains both models on one and on two logical CPU devices; prints their losses as JSON.
+
+A program of its own, because devices are divided before TensorFlow starts.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+import trainer_data
+
+from configs import Config
+from trainer import input_pipeline, judging, shard_files, strategy
+from trainer.base_model import build_base_model
+from trainer.losses import LOSSES
+from trainer.optimizer import make_optimizer
+from trainer.sequence_model import build_sequence_model
+
+STEPS = 10
+
+
+def main() -> None:
+    """Writes tiny data into the current folder and trains on it."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    data_dir = Path.cwd()
+    trainer_data.write_data(data_dir)
+    results = {}
+    for name, devices in (("one", ["CPU:0"]), ("two", ["CPU:0", "CPU:1"])):
+        distribution = strategy.make_strategy(devices)
+        assert distribution.num_replicas_in_sync == len(devices)
+        results[name] = {
+            "base": _base(str(data_dir), distribution),
+            "lstm": _sequence(str(data_dir), distribution),
+        }
+    print(json.dumps(results))
+
+
+def _config() -> Config:
+    # Dropout draws on each device for itself; all else must not depend on the number of devices.
+    config = trainer_data.tiny_config(dropout_rate=0.0, loss="weighted_loss", num_epochs=STEPS // 5)
+    sequence = dataclasses.replace(config.sequence, dropout_rate=0.0, num_epochs=STEPS // 2)
+    return dataclasses.replace(config, sequence=sequence)
+
+
+def _base(data_dir: str, distribution: Any) -> list[float]:
+    base, splits = _config().base, shard_files.read_examples(data_dir)
+    order = input_pipeline.TrainingOrder(0, 8, 0, base.num_epochs, 16)
+    keras.utils.set_random_seed(0)
+    with distribution.scope():
+        model = build_base_model(base, 32, shard_files.label_priors(splits.train))
+        # Clipping at 0.1 bites in every step.
+        model.compile(make_optimizer(1e-3, "cosine", 0.1, STEPS), LOSSES[base.loss])
+    dataset = input_pipeline.training_examples(splits.train, 32, order, True)
+    return _fit(model, dataset, judging.SliceJudge(splits.validation, 32, 8))
+
+
+def _sequence(data_dir: str, distribution: Any) -> list[float]:
+    lstm = _config().sequence
+    splits = shard_files.read_sequences(data_dir, trainer_data.BASE_MODEL_ID)
+    order = input_pipeline.TrainingOrder(0, 4, 0, lstm.num_epochs, 16)
+    keras.utils.set_random_seed(0)
+    with distribution.scope():
+        model = build_sequence_model(lstm, 12, 3)
+        model.compile(make_optimizer(1e-2, "cosine", 0.1, STEPS), LOSSES[lstm.loss])
+    dataset = input_pipeline.training_sequences(splits.train, order)
+    return _fit(model, dataset, judging.SequenceJudge(splits.validation, 4))
+
+
+def _fit(model: Any, dataset: Any, judge: Any) -> list[float]:
+    history = model.fit(dataset, steps_per_epoch=2, epochs=STEPS // 2, verbose=0, shuffle=False)
+    weights = float(np.sum([np.abs(w).sum() for w in model.get_weights()]))
+    return [*history.history["loss"], weights, *judge(model).values()]
+
+
+if __name__ == "__main__":
+    main()
