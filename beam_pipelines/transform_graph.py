@@ -10,7 +10,6 @@ for every other split and data root:
 The second file is written last: the transform is complete when it is there.
 """
 
-import os
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,10 +22,9 @@ from beam_pipelines import storage
 from beam_pipelines.layout import LABEL_PRIORS
 from beam_pipelines.schema import NUM_LABELS, SUBTYPES
 from beam_pipelines.slice_features import SLICE_FEATURES
+from beam_pipelines.tensorflow_setup import load_tensorflow
 
 _LABEL, _LABELLED, _PRIOR = "label", "labelled", "label_prior"
-# tf logs each function it traces; set before the first import.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def to_record_batch(
@@ -70,6 +68,7 @@ def fit(batches: Any, folder: str) -> Any:
         batches: PCollection of the train split's record batches.
         folder: where TFT writes its graph; must not exist.
     """
+    load_tensorflow()
     import tensorflow_transform.beam as tft_beam
     from google.protobuf import text_format
     from tensorflow_metadata.proto.v0 import schema_pb2
@@ -133,6 +132,7 @@ class SliceTransform:
     """Applies a saved transform."""
 
     def __init__(self, folder: TransformFolder) -> None:
+        load_tensorflow()
         import tensorflow_transform as tft
 
         self._output = tft.TFTransformOutput(folder.graph)

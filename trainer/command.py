@@ -1,7 +1,6 @@
 """What the mains' command lines share."""
 
 import argparse
-import os
 
 from configs import Config, load_config
 
@@ -35,8 +34,3 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
 def read_config(flags: argparse.Namespace) -> Config:
     """The config that `--config` names, or the defaults."""
     return load_config(flags.config)
-
-
-def quiet_tensorflow() -> None:
-    """Before TensorFlow's import: hides its start-up log, unless TF_CPP_MIN_LOG_LEVEL is set."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -13,6 +13,7 @@ import numpy as np
 
 from beam_pipelines import schema, storage
 from beam_pipelines.errors import exit_with, require
+from beam_pipelines.tensorflow_setup import load_tensorflow
 from trainer import command, experiment, metrics, shard_files
 from trainer.experiment import Experiment
 from trainer.shard_files import ShardFolder
@@ -77,7 +78,7 @@ def _predict(
     found: Experiment, folder: ShardFolder, priors: dict[str, float]
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Labels of the labelled slices and each model's probabilities, all (num_slices, 6)."""
-    command.quiet_tensorflow()
+    load_tensorflow()
     from trainer import inference, input_pipeline, judging
 
     scorer = inference.load_sequence(found)

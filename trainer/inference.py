@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from beam_pipelines.errors import require
-from trainer import command, model_files
+from beam_pipelines.tensorflow_setup import load_tensorflow
+from trainer import model_files
 from trainer.experiment import Experiment
 
 
@@ -116,7 +117,7 @@ def _load(experiment: Experiment) -> Any:
         f"{experiment.folder}: training has not finished; start it again with --model_id "
         f"{experiment.model_id} and the same settings",
     )
-    command.quiet_tensorflow()
+    load_tensorflow()
     return model_files.load_model(experiment.model_file)
 
 

@@ -11,6 +11,7 @@ import dataclasses
 from typing import Any
 
 from beam_pipelines.errors import exit_with, require
+from beam_pipelines.tensorflow_setup import load_tensorflow
 from configs import BaseConfig, Config, add_flags, override
 from trainer import command, experiment, shard_files
 from trainer.experiment import Experiment
@@ -52,7 +53,7 @@ def train_base(
         f"batch_size: received {config.base.batch_size}, but {splits.train.folder} has only "
         f"{splits.train.num_labelled} labelled slices; give a smaller one",
     )
-    command.quiet_tensorflow()
+    load_tensorflow()
     from trainer import strategy
 
     distribution = strategy.make_strategy()

@@ -12,6 +12,7 @@ import dataclasses
 from typing import Any
 
 from beam_pipelines.errors import exit_with, require
+from beam_pipelines.tensorflow_setup import load_tensorflow
 from configs import Config, SequenceConfig, add_flags, override
 from trainer import command, experiment, shard_files
 from trainer.experiment import Experiment
@@ -94,7 +95,7 @@ def train_sequence(
         f"batch_size: received {config.sequence.batch_size}, but {splits.train.folder} has only "
         f"{splits.train.num_sequences} sequences; give a smaller one",
     )
-    command.quiet_tensorflow()
+    load_tensorflow()
     from trainer import strategy
 
     distribution = strategy.make_strategy()
