@@ -20,7 +20,10 @@ def _open(
     root: Path, model_id: str | None = "7", config: Config | None = None, kind: str = BASE
 ) -> experiment.Experiment:
     data = DATA if kind == BASE else {**DATA, "base_model_id": "7"}
-    return experiment.open_experiment(str(root), kind, model_id, config or Config(), data)
+    config = config or Config()
+    found = experiment.choose_experiment(str(root), kind, model_id, config, data)
+    experiment.start_experiment(found, config, data)
+    return found
 
 
 def test_folders_are_named_as_before(tmp_path: Path) -> None:
@@ -55,7 +58,7 @@ def test_the_same_id_is_resumed_or_refused(tmp_path: Path) -> None:
         _open(tmp_path, config=more)
     data = {"data_fingerprints": {"train": "c", "validation": "b"}}
     with pytest.raises(UserError, match="data_fingerprints"):
-        experiment.open_experiment(str(tmp_path), BASE, "7", Config(), data)
+        experiment.choose_experiment(str(tmp_path), BASE, "7", Config(), data)
 
 
 @pytest.mark.parametrize("model_id", ["a/b", "", "..", "a b"])

@@ -12,9 +12,10 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 
 from beam_pipelines import schema, storage, tfrecord
-from beam_pipelines.layout import DataLayout, shard_name
+from beam_pipelines.layout import LABEL_PRIORS, TRANSFORM, DataLayout, shard_name
 from configs import BaseConfig, Config, SequenceConfig
 
 PATIENTS = {"train": 8, "validation": 4, "test": 2}
@@ -182,7 +183,7 @@ def write_sequences(
     max_to_keep: int = 8,
     num_shards: int = 2,
 ) -> None:
-    """Writes a split's sequence shards, and for the train split its label priors."""
+    """Writes a split's sequence shards."""
     layout = DataLayout(str(data_dir))
     sequences = make_sequences(studies, max_to_keep)
     counts = _counts(studies)
@@ -196,10 +197,6 @@ def write_sequences(
     records = [schema.encode_sequence(sequence) for sequence in sequences]
     folder = layout.sequences(base_model_id, split)
     write_shards(folder, list(_dealt(records, num_shards)), manifest, "num_records")
-    if split == "train":
-        priors = {n: c / counts["num_labelled"] for n, c in counts["label_counts"].items()}
-        path = layout.sequences(base_model_id, "transform")
-        storage.write_json(storage.join(path, "label_priors.json"), priors)
 
 
 def write_data(data_dir: Path, size: int = 32) -> None:
@@ -226,8 +223,29 @@ def tiny_config(**settings: Any) -> Config:
 
 def train_both(data_dir: Path) -> None:
     """Trains the base model BASE_MODEL_ID and the sequence model SEQUENCE_MODEL_ID."""
+    from trainer import shard_files
     from trainer.train_base import train_base
     from trainer.train_sequence import train_sequence
 
-    train_base(str(data_dir), tiny_config(), BASE_MODEL_ID)
+    base = train_base(str(data_dir), tiny_config(), BASE_MODEL_ID)
+    priors = shard_files.label_priors(shard_files.read_examples(str(data_dir)).train)
+    storage.write_json(base.path(TRANSFORM, LABEL_PRIORS), priors)
     train_sequence(str(data_dir), tiny_config(), BASE_MODEL_ID, SEQUENCE_MODEL_ID)
+
+
+class Killed(BaseException):
+    """Stands for a process that was killed."""
+
+
+def kill_after_epoch(monkeypatch: pytest.MonkeyPatch, epochs_done: int) -> None:
+    """Makes the next training stop as if it were killed right after an epoch's checkpoint."""
+    from trainer import training
+
+    save = training.Progress.save
+
+    def save_and_die(progress: training.Progress, number: int) -> None:
+        save(progress, number)
+        if number == epochs_done:
+            raise Killed
+
+    monkeypatch.setattr(training.Progress, "save", save_and_die)

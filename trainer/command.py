@@ -2,23 +2,20 @@
 
 import argparse
 
+from beam_pipelines import options
 from configs import Config, load_config
 
 
-def make_parser(description: str | None) -> argparse.ArgumentParser:
+def make_parser(module: str, description: str | None) -> argparse.ArgumentParser:
     """A parser with the flags that every main has; `description` is the main's docstring."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--data_dir", required=True, help="the data root, a local folder or gs://bucket/prefix"
-    )
+    parser = options.make_parser(module, description or "", beam=False)
+    options.add_data_dir(parser)
     return parser
 
 
 def add_training_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of the mains that train."""
-    parser.add_argument("--config", help="a YAML file of settings, see configs/; flags override it")
+    options.add_config(parser)
     parser.add_argument(
         "--model_id",
         help="names the experiment; one that was started before with the same settings is "

@@ -24,7 +24,7 @@ WEIGHTED = "weighted_log_loss"
 
 def main() -> None:
     """Parses flags, judges and prints the table."""
-    parser = command.make_parser(__doc__)
+    parser = command.make_parser("trainer.evaluate", __doc__)
     parser.add_argument(
         "--base_model_id",
         help="the base experiment (default: the one that the sequence model was trained on)",

@@ -35,7 +35,7 @@ _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 
 @dataclass(frozen=True)
 class Experiment:
-    """One experiment folder that exists.
+    """One experiment folder.
 
     Attributes:
         folder: its path, local or in a bucket.
@@ -69,9 +69,14 @@ class Experiment:
         storage.write_json(self.path(_RECORD), {**self.record(), **values})
 
     @property
+    def exists(self) -> bool:
+        """Whether it was started."""
+        return storage.exists(self.path(_RECORD))
+
+    @property
     def finished(self) -> bool:
         """Whether the model is trained."""
-        return self.record()["status"] == FINISHED
+        return self.exists and self.record()["status"] == FINISHED
 
     def label_priors(self) -> dict[str, float]:
         """The label priors that build_sequences has fitted on a base experiment's train split.
@@ -180,14 +185,16 @@ def folder_name(kind: str, model_id: str, config: Config) -> str:
     return f"{model_id}_b{lstm.batch_size}_e{lstm.num_epochs}_l{lstm.num_layers}_cs{lstm.cell_size}"
 
 
-def open_experiment(
+def choose_experiment(
     data_dir: str,
     kind: str,
     model_id: str | None,
     config: Config,
     data: dict[str, Any],
 ) -> Experiment:
-    """Makes an experiment, or finds the one that was started with the same id and settings.
+    """Names a new experiment, or finds the one that was started with the same id and settings.
+
+    Nothing is written.
 
     Args:
         data_dir: the data root.
@@ -211,14 +218,24 @@ def open_experiment(
     if model_id in taken:
         _check_same(taken[model_id], config, data)
         return taken[model_id]
-    name = folder_name(kind, model_id, config)
-    experiment = Experiment(storage.join(folder, name), kind, model_id)
+    return Experiment(storage.join(folder, folder_name(kind, model_id, config)), kind, model_id)
+
+
+def start_experiment(experiment: Experiment, config: Config, data: dict[str, Any]) -> None:
+    """Makes the folder of an experiment, unless it was started before."""
+    if experiment.exists:
+        return
     storage.write_text(experiment.path("config.yaml"), to_yaml(config))
     storage.write_json(experiment.path("versions.json"), package_versions())
+    record = {
+        "kind": experiment.kind,
+        "model_id": experiment.model_id,
+        "status": TRAINING,
+        "history": [],
+        **data,
+    }
     # Last: an experiment exists when its record does.
-    record = {"kind": kind, "model_id": model_id, "status": TRAINING, "history": [], **data}
     storage.write_json(experiment.path(_RECORD), record)
-    return experiment
 
 
 def _check_same(experiment: Experiment, config: Config, data: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ Start it again with the same --model_id to resume.
 """
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from beam_pipelines.errors import exit_with, require
 from beam_pipelines.tensorflow_setup import load_tensorflow
@@ -17,10 +17,13 @@ from trainer import command, experiment, shard_files
 from trainer.experiment import Experiment
 from trainer.shard_files import LabelledSplits
 
+if TYPE_CHECKING:
+    from trainer.input_pipeline import TrainingOrder
+
 
 def main() -> None:
     """Parses flags and trains."""
-    parser = command.make_parser(__doc__)
+    parser = command.make_parser("trainer.train_base", __doc__)
     command.add_training_flags(parser)
     add_flags(parser.add_argument_group("settings of the base model"), BaseConfig)
     flags = parser.parse_args()
@@ -59,12 +62,14 @@ def train_base(
     distribution = strategy.make_strategy()
     strategy.check_batch_size(config.base.batch_size, distribution.num_replicas_in_sync)
     data = {"data_fingerprints": splits.fingerprints}
-    found = experiment.open_experiment(data_dir, experiment.BASE, model_id, config, data)
+    found = experiment.choose_experiment(data_dir, experiment.BASE, model_id, config, data)
     if found.finished:
         print(f"{found.folder}: already trained with these settings")
     else:
+        model = _build_model(splits, config, distribution)
+        experiment.start_experiment(found, config, data)
         print(f"experiment {found.model_id}: {found.folder}", flush=True)
-        _train(found, splits, config, distribution)
+        _train(model, found, splits, config)
     if export:
         _export(found)
     loss = found.record()["validation"]["val_weighted_log_loss"]
@@ -72,31 +77,42 @@ def train_base(
     return found
 
 
-def _train(found: Experiment, splits: LabelledSplits, config: Config, distribution: Any) -> None:
+def _order(config: Config) -> "TrainingOrder":
+    from trainer.input_pipeline import TrainingOrder
+
+    base = config.base
+    return TrainingOrder(base.seed, base.batch_size, 0, base.num_epochs, base.shuffle_buffer)
+
+
+def _build_model(splits: LabelledSplits, config: Config, distribution: Any) -> Any:
     import keras
 
-    from trainer import input_pipeline, judging, training
     from trainer.base_model import build_base_model
     from trainer.losses import LOSSES
     from trainer.optimizer import make_optimizer
 
-    base, image_size = config.base, config.examples.image_size
-    order = input_pipeline.TrainingOrder(
-        base.seed, base.batch_size, 0, base.num_epochs, base.shuffle_buffer
-    )
-    num_slices = splits.train.num_labelled
-    num_steps = order.steps_per_epoch(num_slices) * base.num_epochs
+    base = config.base
+    steps = _order(config).steps_per_epoch(splits.train.num_labelled) * base.num_epochs
+    priors = shard_files.label_priors(splits.train)
     keras.utils.set_random_seed(base.seed)
     with distribution.scope():
-        model = build_base_model(base, image_size, shard_files.label_priors(splits.train))
-        optimizer = make_optimizer(base.lr, base.lr_schedule, base.clip_norm, num_steps)
+        model = build_base_model(base, config.examples.image_size, priors)
+        optimizer = make_optimizer(base.lr, base.lr_schedule, base.clip_norm, steps)
         model.compile(optimizer, LOSSES[base.loss], jit_compile=False)
+    return model
 
-    def make_dataset(order: input_pipeline.TrainingOrder) -> Any:
-        return input_pipeline.training_examples(splits.train, image_size, order, base.augment)
 
-    judge = judging.SliceJudge(splits.validation, image_size, base.batch_size)
-    training.train(model, found, make_dataset, order, num_slices, judge)
+def _train(model: Any, found: Experiment, splits: LabelledSplits, config: Config) -> None:
+    from trainer import input_pipeline, judging, training
+
+    image_size, augment = config.examples.image_size, config.base.augment
+
+    def make_dataset(order: "TrainingOrder") -> Any:
+        return input_pipeline.training_examples(splits.train, image_size, order, augment)
+
+    judge = judging.SliceJudge(splits.validation, image_size, config.base.batch_size)
+    num_slices = splits.train.num_labelled
+    training.train(model, found, make_dataset, _order(config), num_slices, judge)
 
 
 def _export(found: Experiment) -> None:

@@ -9,7 +9,7 @@ GPUs, or the CPU. Start it again with the same --model_id to resume.
 
 import argparse
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from beam_pipelines.errors import exit_with, require
 from beam_pipelines.tensorflow_setup import load_tensorflow
@@ -18,10 +18,13 @@ from trainer import command, experiment, shard_files
 from trainer.experiment import Experiment
 from trainer.shard_files import LabelledSplits
 
+if TYPE_CHECKING:
+    from trainer.input_pipeline import TrainingOrder
+
 
 def main() -> None:
     """Parses flags and trains."""
-    parser = command.make_parser(__doc__)
+    parser = command.make_parser("trainer.train_sequence", __doc__)
     command.add_training_flags(parser)
     parser.add_argument(
         "--base_model_id",
@@ -95,18 +98,22 @@ def train_sequence(
         f"batch_size: received {config.sequence.batch_size}, but {splits.train.folder} has only "
         f"{splits.train.num_sequences} sequences; give a smaller one",
     )
+    base = experiment.find_experiment(data_dir, experiment.BASE, base_model_id)
+    config = dataclasses.replace(config, examples=base.config().examples, base=base.config().base)
     load_tensorflow()
     from trainer import strategy
 
     distribution = strategy.make_strategy()
     strategy.check_batch_size(config.sequence.batch_size, distribution.num_replicas_in_sync)
     data = {"data_fingerprints": splits.fingerprints, "base_model_id": base_model_id}
-    found = experiment.open_experiment(data_dir, experiment.LSTM, model_id, config, data)
+    found = experiment.choose_experiment(data_dir, experiment.LSTM, model_id, config, data)
     if found.finished:
         print(f"{found.folder}: already trained with these settings")
     else:
+        model = _build_model(splits, config, distribution)
+        experiment.start_experiment(found, config, data)
         print(f"experiment {found.model_id}: {found.folder}", flush=True)
-        _train(found, splits, config, distribution)
+        _train(model, found, splits, config)
     if export:
         _export(found)
     loss = found.record()["validation"]["val_weighted_log_loss"]
@@ -114,32 +121,39 @@ def train_sequence(
     return found
 
 
-def _train(found: Experiment, splits: LabelledSplits, config: Config, distribution: Any) -> None:
+def _order(config: Config) -> "TrainingOrder":
+    from trainer.input_pipeline import SEQUENCE_SHUFFLE_BUFFER, TrainingOrder
+
+    lstm = config.sequence
+    return TrainingOrder(lstm.seed, lstm.batch_size, 0, lstm.num_epochs, SEQUENCE_SHUFFLE_BUFFER)
+
+
+def _build_model(splits: LabelledSplits, config: Config, distribution: Any) -> Any:
     import keras
 
-    from trainer import input_pipeline, judging, training
     from trainer.losses import LOSSES
     from trainer.optimizer import make_optimizer
     from trainer.sequence_model import build_sequence_model
 
-    settings, lstm = splits.train.settings, config.sequence
-    order = input_pipeline.TrainingOrder(
-        lstm.seed, lstm.batch_size, 0, lstm.num_epochs, input_pipeline.SEQUENCE_SHUFFLE_BUFFER
-    )
-    num_steps = order.steps_per_epoch(splits.train.num_sequences) * lstm.num_epochs
+    lstm, made = config.sequence, splits.train.settings
+    steps = _order(config).steps_per_epoch(splits.train.num_sequences) * lstm.num_epochs
     keras.utils.set_random_seed(lstm.seed)
     with distribution.scope():
-        model = build_sequence_model(
-            lstm, settings["embedding_dim"], settings["num_slice_features"]
-        )
-        optimizer = make_optimizer(lstm.lr, lstm.lr_schedule, lstm.clip_norm, num_steps)
+        model = build_sequence_model(lstm, made["embedding_dim"], made["num_slice_features"])
+        optimizer = make_optimizer(lstm.lr, lstm.lr_schedule, lstm.clip_norm, steps)
         model.compile(optimizer, LOSSES[lstm.loss], jit_compile=False)
+    return model
 
-    def make_dataset(order: input_pipeline.TrainingOrder) -> Any:
+
+def _train(model: Any, found: Experiment, splits: LabelledSplits, config: Config) -> None:
+    from trainer import input_pipeline, judging, training
+
+    def make_dataset(order: "TrainingOrder") -> Any:
         return input_pipeline.training_sequences(splits.train, order)
 
-    judge = judging.SequenceJudge(splits.validation, lstm.batch_size)
-    training.train(model, found, make_dataset, order, splits.train.num_sequences, judge)
+    judge = judging.SequenceJudge(splits.validation, config.sequence.batch_size)
+    num_sequences = splits.train.num_sequences
+    training.train(model, found, make_dataset, _order(config), num_sequences, judge)
 
 
 def _export(found: Experiment) -> None:

@@ -18,12 +18,18 @@ CHECKPOINTS_KEPT = 2
 
 
 class Progress:
-    """A model, its optimizer and the number of epochs done, saved together."""
+    """A model, its optimizer and the number of epochs done, saved together.
+
+    Variables are listed rather than found by TensorFlow from the model, which passes over the
+    states of dropout's random numbers.
+    """
 
     def __init__(self, model: Any, folder: str) -> None:
         self.epochs_done = tf.Variable(0, dtype=tf.int64, trainable=False, name="epochs_done")
         checkpoint = tf.train.Checkpoint(
-            model=model, optimizer=model.optimizer, epochs_done=self.epochs_done
+            model=[variable.value for variable in model.variables],
+            optimizer=[variable.value for variable in model.optimizer.variables],
+            epochs_done=self.epochs_done,
         )
         self._manager = tf.train.CheckpointManager(
             checkpoint, folder, max_to_keep=CHECKPOINTS_KEPT, checkpoint_name="epoch"
@@ -34,7 +40,7 @@ class Progress:
         """Takes up the last saved state, if there is one; returns the number of epochs done."""
         if self._manager.latest_checkpoint:
             status = self._checkpoint.restore(self._manager.latest_checkpoint)
-            status.assert_existing_objects_matched()
+            status.assert_consumed()
         return int(self.epochs_done.numpy())
 
     def save(self, epochs_done: int) -> None:
