@@ -186,12 +186,13 @@ class PublishPredictions:
             f"{len(rows) - len(self.scored) + len(missing)} predictions are of no slice; run the "
             "stages from build_examples on again",
         )
+        priors = [f"{p:.9f}" for p in np.clip(self.priors, _SMALLEST, 1.0 - _SMALLEST)]
         with storage.open_atomic(self.output) as file:
             file.write(b"ID,Label\n")
             for image_id in self.scored:
                 file.write(_submission_rows(image_id, rows[image_id]))
             for image_id in self.quarantined:
-                file.write(_submission_rows(image_id, [f"{prior:.9f}" for prior in self.priors]))
+                file.write(_submission_rows(image_id, priors))
 
     def _read_parts(self, receipts: list[shards.Receipt]) -> Iterator[tuple[str, list[str]]]:
         seen: set[str] = set()

@@ -47,10 +47,8 @@ base_id=$(sed -n 's/^base_id=//p' "$ids")
 sequence_id=$(sed -n 's/^sequence_id=//p' "$ids")
 
 stage() {
-  local started=$SECONDS
   printf '\n== %s\n' "$*" >&2
-  "$PYTHON" -m "$@"
-  printf '   %s: %d s\n' "$1" "$((SECONDS - started))" >&2
+  "$PYTHON" -m launch.measure "$@"
 }
 
 stage beam_pipelines.extract_metadata --archive "$archive" --data_dir "$data_dir"
