@@ -1,10 +1,9 @@
 """Examples to embeddings: one shard in, one shard out, through a trained base model."""
 
-import contextlib
 import hashlib
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -54,7 +53,7 @@ def file_fingerprint(path: str) -> str:
 
 def score_examples(
     path: str, scorer: Any
-) -> Generator[tuple[list[schema.Slice], np.ndarray, np.ndarray], None, None]:
+) -> Iterator[tuple[list[schema.Slice], np.ndarray, np.ndarray]]:
     """Runs a base model over the examples of a shard.
 
     Images are decoded by TensorFlow, as in training (decoders differ by a grey level), in
@@ -119,27 +118,25 @@ class EmbeddingBuilder:
         expected = shards.fingerprint(
             STAGE, schema.FORMAT_VERSION, self.model_fingerprint, task.receipt["fingerprint"]
         )
-        done = shards.finished(folder, name, expected)
-        if done is not None:
-            return {**done, "reused": True}
         source = storage.join(layout.examples(task.split), name)
+        return shards.build_shard(
+            folder, name, expected, lambda file: self._write(file, source, task)
+        )
+
+    def _write(self, file: IO[bytes], source: str, task: ExampleShard) -> shards.Receipt:
         written = 0
-        with shards.write_shard(folder, name, expected) as (file, receipt):
-            with contextlib.closing(score_examples(source, self._scorer)) as batches:
-                for slices, embeddings, logits in batches:
-                    for item, embedding, logit in zip(slices, embeddings, logits, strict=True):
-                        tfrecord.write_record(file, schema.encode_embedding(item, embedding, logit))
-                    written += len(slices)
-            shards.check_complete(f"{STAGE} {source}", task.receipt["num_slices"], written)
-            receipt.update({key: task.receipt[key] for key in _CARRIED})
-            receipt.update(
-                split=task.split,
-                label_counts=task.receipt["label_counts"],
-                embedding_dim=self._scorer.embedding_dim,
-                slices_in=written,
-                quarantined=[],
-            )
-        return receipt
+        for slices, embeddings, logits in score_examples(source, self._scorer):
+            for item, embedding, logit in zip(slices, embeddings, logits, strict=True):
+                tfrecord.write_record(file, schema.encode_embedding(item, embedding, logit))
+            written += len(slices)
+        shards.check_complete(f"{STAGE} {source}", task.receipt["num_slices"], written)
+        return {
+            **{key: task.receipt[key] for key in (*_CARRIED, "label_counts")},
+            "split": task.split,
+            "embedding_dim": self._scorer.embedding_dim,
+            "slices_in": written,
+            "quarantined": [],
+        }
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -165,17 +165,19 @@ class ExampleBuilder:
         series = group_series(references)
         settings = to_mapping(self.config)
         expected = shards.fingerprint(STAGE, schema.FORMAT_VERSION, settings, split, series)
-        done = shards.finished(folder, name, expected)
-        if done is not None:
-            return {**done, "reused": True}
+        return shards.build_shard(
+            folder, name, expected, lambda file: self._write(file, split, series)
+        )
+
+    def _write(
+        self, file: IO[bytes], split: str, series: list[list[SliceReference]]
+    ) -> shards.Receipt:
         summary = _Summary(split)
-        with shards.write_shard(folder, name, expected) as (file, receipt):
-            for members in series:
-                for record, item in self._encode_series(members, summary.quarantined):
-                    tfrecord.write_record(file, record)
-                    summary.add(item)
-            receipt.update(summary.receipt(slices_in=sum(map(len, series))))
-        return receipt
+        for references in series:
+            for record, item in self._encode_series(references, summary.quarantined):
+                tfrecord.write_record(file, record)
+                summary.add(item)
+        return summary.receipt(slices_in=sum(map(len, series)))
 
     def _encode_series(
         self, references: Sequence[SliceReference], quarantined: list[BadSlice]

@@ -8,7 +8,7 @@ import csv
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from beam_pipelines import dicom, shards, storage
 from beam_pipelines.archive import Archive, open_archive
@@ -124,28 +124,32 @@ class MetadataBuilder:
         members = [self._archive.member(i) for i in range(task.start, task.end)]
         name = shard_name(task.part, self.num_parts, "csv")
         expected = shards.fingerprint(STAGE, _VERSION, COLUMNS, members)
-        done = shards.finished(self.folder, name, expected)
-        if done is not None:
-            return {**done, "reused": True}
+        return shards.build_shard(
+            self.folder, name, expected, lambda file: self._write(file, members)
+        )
+
+    def _write(self, file: IO[bytes], members: list[Member]) -> shards.Receipt:
+        assert self._archive is not None, "setup comes first"
         bad: list[BadSlice] = []
         counts = {"train": 0, "test": 0}
-        with shards.write_shard(self.folder, name, expected) as (file, receipt):
-            text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
-            writer = csv.writer(text, lineterminator="\n")
-            for member in members:
-                subset = subset_of(member.name)
-                try:
-                    header = read_member_header(self._archive, member)
-                except (BadMemberError, BadSliceError) as error:
-                    bad.append(BadSlice(member.name, "", subset, STAGE, str(error)))
-                    continue
-                writer.writerow([subset, *header.columns, *member])
-                counts[subset] += 1
-            text.detach()
-            receipt.update(
-                slices_in=len(members), num_slices=sum(counts.values()), **counts, quarantined=bad
-            )
-        return receipt
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+        writer = csv.writer(text, lineterminator="\n")
+        for member in members:
+            subset = subset_of(member.name)
+            try:
+                header = read_member_header(self._archive, member)
+            except (BadMemberError, BadSliceError) as error:
+                bad.append(BadSlice(member.name, "", subset, STAGE, str(error)))
+                continue
+            writer.writerow([subset, *header.columns, *member])
+            counts[subset] += 1
+        text.detach()
+        return {
+            "slices_in": len(members),
+            "num_slices": sum(counts.values()),
+            **counts,
+            "quarantined": bad,
+        }
 
 
 @dataclass(frozen=True)

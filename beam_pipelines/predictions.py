@@ -8,7 +8,7 @@ import csv
 import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -70,9 +70,11 @@ class PredictionBuilder:
         expected = shards.fingerprint(
             STAGE, self.model_type, self.model_fingerprint, task.receipt["fingerprint"]
         )
-        done = shards.finished(self.output_folder, name, expected)
-        if done is not None:
-            return {**done, "reused": True}
+        return shards.build_shard(
+            self.output_folder, name, expected, lambda file: self._write(file, task)
+        )
+
+    def _write(self, file: IO[bytes], task: ExampleShard) -> shards.Receipt:
         layout = DataLayout(self.data_dir)
         if self.model_type == "lstm":
             folder = layout.sequences(self.base_model_id, task.split)
@@ -81,12 +83,10 @@ class PredictionBuilder:
             folder, score = layout.examples(task.split), self._score_examples
         found = score(storage.join(folder, task.receipt["name"]))
         shards.check_complete(STAGE, task.receipt["num_slices"], len(found))
-        with shards.write_shard(self.output_folder, name, expected) as (file, receipt):
-            for image_id, row in found.items():
-                cells = ",".join(f"{value:.9f}" for value in row)
-                file.write(f"{image_id},{cells}\n".encode())
-            receipt.update(slices_in=len(found), num_slices=len(found), quarantined=[])
-        return receipt
+        for image_id, row in found.items():
+            cells = ",".join(f"{value:.9f}" for value in row)
+            file.write(f"{image_id},{cells}\n".encode())
+        return {"slices_in": len(found), "num_slices": len(found), "quarantined": []}
 
     def _score_examples(self, path: str) -> dict[str, np.ndarray]:
         return {

@@ -7,7 +7,7 @@ where its record lies, about 300 bytes in place of 6,000.
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -152,24 +152,26 @@ class SequenceBuilder:
             self.transform_fingerprint,
             self.max_to_keep,
         )
-        done = shards.finished(folder, name, expected)
-        if done is not None:
-            return {**done, "reused": True}
+        return shards.build_shard(
+            folder, name, expected, lambda file: self._write(file, split, references)
+        )
+
+    def _write(
+        self, file: IO[bytes], split: str, references: Iterable[EmbeddingReference]
+    ) -> shards.Receipt:
         series = group_series(references)
         num_slices = sum(map(len, series))
         num_sequences = 0
-        with shards.write_shard(folder, name, expected) as (file, receipt):
-            for sequence in self._sequences(split, series):
-                tfrecord.write_record(file, schema.encode_sequence(sequence))
-                num_sequences += 1
-            receipt.update(
-                split=split,
-                slices_in=num_slices,
-                num_slices=num_slices,
-                num_sequences=num_sequences,
-                quarantined=[],
-            )
-        return receipt
+        for sequence in self._sequences(split, series):
+            tfrecord.write_record(file, schema.encode_sequence(sequence))
+            num_sequences += 1
+        return {
+            "split": split,
+            "slices_in": num_slices,
+            "num_slices": num_slices,
+            "num_sequences": num_sequences,
+            "quarantined": [],
+        }
 
     def _sequences(
         self, split: str, series: list[list[EmbeddingReference]]

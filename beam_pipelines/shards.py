@@ -12,7 +12,7 @@ any other. What reads a folder asks for its manifest, never for the files alone.
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
 from beam_pipelines import storage
@@ -64,6 +64,28 @@ def write_shard(folder: str, name: str, expected: str) -> Iterator[tuple[IO[byte
     with storage.open_atomic(storage.join(folder, name)) as file:
         yield file, receipt
     storage.write_json(path, receipt)
+
+
+def build_shard(
+    folder: str, name: str, expected: str, write: Callable[[IO[bytes]], Receipt]
+) -> Receipt:
+    """Makes a shard, or finds that it is there.
+
+    Args:
+        folder: where the shard goes.
+        name: the shard's file name.
+        expected: fingerprint of all that it depends on.
+        write: writes the file and returns what its receipt says.
+
+    Returns:
+        The receipt; `reused` is True in it where the shard was there already.
+    """
+    done = finished(folder, name, expected)
+    if done is not None:
+        return {**done, "reused": True}
+    with write_shard(folder, name, expected) as (file, receipt):
+        receipt.update(write(file))
+    return receipt
 
 
 def read_receipts(folder: str) -> list[Receipt]:

@@ -35,17 +35,6 @@ done
 config_flag=(${config:+--config "$config"})
 labels_flag=(${labels:+--labels "$labels"})
 
-# Ids of this data root's models, so that a second start goes on with the first one's training.
-ids="$data_dir/launch_ids"
-mkdir -p "$data_dir"
-if [[ -n $fresh || ! -f $ids ]]; then
-  now=$(date +%s)
-  printf 'base_id=%s\nsequence_id=%s\n' "$now" "$((now + 1))" >"$ids.tmp"
-  mv "$ids.tmp" "$ids"
-fi
-base_id=$(sed -n 's/^base_id=//p' "$ids")
-sequence_id=$(sed -n 's/^sequence_id=//p' "$ids")
-
 stage() {
   printf '\n== %s\n' "$*" >&2
   "$PYTHON" -m launch.measure "$@"
@@ -56,6 +45,17 @@ stage beam_pipelines.process_labels --archive "$archive" --data_dir "$data_dir" 
   "${labels_flag[@]}"
 stage beam_pipelines.build_examples --archive "$archive" --data_dir "$data_dir" \
   "${config_flag[@]}"
+
+# Ids of this data root's models, so that a second start goes on with the first one's training.
+ids="$data_dir/launch_ids"
+if [[ -n $fresh || ! -f $ids ]]; then
+  now=$(date +%s)
+  printf 'base_id=%s\nsequence_id=%s\n' "$now" "$((now + 1))" >"$ids.tmp"
+  mv "$ids.tmp" "$ids"
+fi
+base_id=$(sed -n 's/^base_id=//p' "$ids")
+sequence_id=$(sed -n 's/^sequence_id=//p' "$ids")
+
 stage trainer.train_base --data_dir "$data_dir" --model_id "$base_id" "${config_flag[@]}"
 stage beam_pipelines.extract_embeddings --data_dir "$data_dir" --model_id "$base_id"
 stage beam_pipelines.build_sequences --data_dir "$data_dir" --model_id "$base_id" \

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from beam_pipelines import schema, storage, tfrecord
-from beam_pipelines.errors import UserError, require
+from beam_pipelines import schema, shards, storage, tfrecord
+from beam_pipelines.errors import require
 from beam_pipelines.layout import DataLayout
 from configs import Config, ExamplesConfig
 from configs.loader import build, to_mapping
 
-MANIFEST = "manifest.json"
 BUILD_EXAMPLES = "python -m beam_pipelines.build_examples"
 BUILD_SEQUENCES = "python -m beam_pipelines.build_sequences"
 
@@ -63,10 +62,7 @@ def read_folder(folder: str, made_by: str) -> ShardFolder:
     Raises:
         UserError: the folder has no manifest: it was not made, or not to the end.
     """
-    try:
-        manifest = storage.read_json(storage.join(folder, MANIFEST))
-    except FileNotFoundError:
-        raise UserError(f"{folder}: no {MANIFEST}: run `{made_by}` first") from None
+    manifest = shards.read_manifest(folder, made_by)
     return ShardFolder(
         folder=folder,
         paths=tuple(storage.join(folder, shard["name"]) for shard in manifest["shards"]),
@@ -181,7 +177,9 @@ def with_settings_of(folder: ShardFolder, config: Config) -> Config:
     if names:
         settings = {name: made[name] for name in sorted(names)}
         given = to_mapping(config.examples)
-        examples = build(ExamplesConfig, {**given, **settings}, f"{folder.folder}/{MANIFEST}")
+        examples = build(
+            ExamplesConfig, {**given, **settings}, f"{folder.folder}/{shards.MANIFEST}"
+        )
         config = dataclasses.replace(config, examples=examples)
     if "max_to_keep" in made:
         sequence = dataclasses.replace(config.sequence, max_to_keep=made["max_to_keep"])
