@@ -96,7 +96,8 @@ def test_help_is_fast_and_names_the_settings() -> None:
     [
         (
             (),
-            "train: no manifest.json, so it is missing or incomplete; run python -m beam_pipelines.build_examples",
+            "train: no manifest.json, so it is missing or incomplete; run python -m "
+            "beam_pipelines.build_examples",
         ),
         (("--lr", "0"), "BaseConfig.lr: received 0.0; give a number above 0"),
         (("--config", "nothing.yaml"), "config nothing.yaml: no such file"),
