@@ -127,7 +127,7 @@ def make_dicom(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # `ID_...` is no valid UID
         if compress is not None:
-            dataset.compress(compress)
+            dataset.compress(compress, generate_instance_uid=False)
         pydicom.dcmwrite(
             file,
             dataset,
