@@ -116,25 +116,29 @@ def make_dicom(
         compress: a compressed transfer syntax, through pydicom's encoders.
         values: see `make_dataset`.
     """
-    dataset = make_dataset(stored, **values)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `ID_...` is no valid UID
+        dataset = make_dataset(stored, **values)
+        return _to_bytes(dataset, syntax, compress)
+
+
+def _to_bytes(dataset: Dataset, syntax: str, compress: str | None) -> bytes:
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = syntax
     dataset.file_meta.MediaStorageSOPClassUID = CTImageStorage
     dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
     if syntax == ExplicitVRBigEndian and "PixelData" in dataset:
         dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").astype(">u2").tobytes()
+    if compress is not None:
+        dataset.compress(compress, generate_instance_uid=False)
     file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # `ID_...` is no valid UID
-        if compress is not None:
-            dataset.compress(compress, generate_instance_uid=False)
-        pydicom.dcmwrite(
-            file,
-            dataset,
-            enforce_file_format=True,
-            implicit_vr=None if compress else syntax == ImplicitVRLittleEndian,
-            little_endian=None if compress else syntax != ExplicitVRBigEndian,
-        )
+    pydicom.dcmwrite(
+        file,
+        dataset,
+        enforce_file_format=True,
+        implicit_vr=None if compress else syntax == ImplicitVRLittleEndian,
+        little_endian=None if compress else syntax != ExplicitVRBigEndian,
+    )
     return file.getvalue()
 
 
