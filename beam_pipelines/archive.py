@@ -1,5 +1,6 @@
 """An archive of DICOM files: a zip or a folder tree, local or in a bucket."""
 
+import glob
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -60,7 +61,7 @@ class FolderArchive:
 
     def find(self, file_name: str) -> Member | None:
         """The first file of the tree, of any kind, with this name."""
-        found = storage.glob(storage.join(self.path, "**", file_name))
+        found = storage.glob(storage.join(glob.escape(self.path), "**", file_name))
         if not found:
             return None
         fs, name = storage.filesystem(found[0])

@@ -12,6 +12,7 @@ from typing import Any
 
 import pydicom
 from pydicom.multival import MultiValue
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 # DICOM's rules for UIDs would warn of every id of the RSNA archive ("ID_dc333386b").
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -95,7 +96,7 @@ def read_dataset(data: bytes) -> tuple[pydicom.FileDataset, int | None]:
 
     Returns:
         The data set, and the offset of the pixel data element in `data`; None where `data` ends
-        before it.
+        before it. A deflated data set has no such offset: it is given its length, once it is whole.
 
     Raises:
         BadSliceError: this is no DICOM file or its header is damaged.
@@ -108,6 +109,8 @@ def read_dataset(data: bytes) -> tuple[pydicom.FileDataset, int | None]:
     except Exception as error:
         # pydicom raises a dozen kinds for damaged input; their texts may quote the header's values.
         raise BadSliceError(f"not a readable DICOM header ({type(error).__name__})") from None
+    if dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        return dataset, len(data)
     offset = stream.tell()
     marker = data[offset : offset + 4]
     reached = marker in (_PIXEL_DATA_LITTLE, _PIXEL_DATA_BIG)
@@ -174,12 +177,21 @@ def number(dataset: pydicom.Dataset, keyword: str, default: float | None = None)
     Raises:
         BadSliceError: it is malformed, or absent without a default.
     """
-    found = _numbers(dataset, keyword, 1)
-    if found is not None:
+    found = numbers(dataset, keyword)
+    if found:
         return found[0]
     if default is None:
         raise BadSliceError(f"{keyword} is absent")
     return default
+
+
+def numbers(dataset: pydicom.Dataset, keyword: str) -> tuple[float, ...]:
+    """All values of an element as finite numbers; none where it is absent or empty.
+
+    Raises:
+        BadSliceError: one is malformed.
+    """
+    return _numbers(dataset, keyword, len(values(dataset, keyword))) or ()
 
 
 def _numbers(dataset: pydicom.Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
@@ -189,12 +201,12 @@ def _numbers(dataset: pydicom.Dataset, keyword: str, count: int) -> tuple[float,
     if len(found) < count:
         raise BadSliceError(f"{keyword} has {len(found)} values, not {count}")
     try:
-        numbers = tuple(float(v) for v in found[:count])
+        converted = tuple(float(v) for v in found[:count])
     except (TypeError, ValueError):
         raise BadSliceError(f"{keyword} is not a number") from None
-    if not all(math.isfinite(v) for v in numbers):
+    if not all(math.isfinite(v) for v in converted):
         raise BadSliceError(f"{keyword} is not a finite number")
-    return numbers
+    return converted
 
 
 def _required_text(dataset: pydicom.Dataset, keyword: str) -> str:

@@ -80,9 +80,11 @@ def read_member_header(archive: Archive, member: Member) -> dicom.Header:
     """Reads a slice's header from as little of its member as will do.
 
     Raises:
-        BadMemberError: the member cannot be read.
+        BadMemberError: the member cannot be read, or its name cannot be a cell of a table.
         BadSliceError: its header cannot be used.
     """
+    if not member.name.isprintable():
+        raise BadMemberError("its name holds characters that cannot be printed; rename it")
     for size in _HEAD_SIZES:
         if size >= member.size:
             break

@@ -8,6 +8,7 @@ its import takes two seconds, which `--help` and a wrong flag need not wait for.
 import argparse
 import contextlib
 import difflib
+import itertools
 import logging
 import os
 import sys
@@ -80,10 +81,17 @@ def add_max_bad_fraction(parser: argparse.ArgumentParser) -> None:
     """Adds `--max_bad_fraction`."""
     parser.add_argument(
         "--max_bad_fraction",
-        type=float,
+        type=_fraction,
         default=0.01,
         help="fail when more than this share of the slices is bad (default: %(default)s)",
     )
+
+
+def _fraction(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"received {text!r}; give a number from 0 to 1")
 
 
 def add_model_id(parser: argparse.ArgumentParser, kind: str) -> None:
@@ -139,8 +147,7 @@ def pipeline_options(beam_args: Sequence[str], *, threads: bool = True) -> Any:
     from apache_beam.options.pipeline_options import PipelineOptions
 
     _quiet_beam()
-    if beam_args and not beam_args[0].startswith("-"):
-        raise UserError(f"unexpected argument {beam_args[0]!r}; every argument is a --flag")
+    _refuse_stray_values(beam_args)
     options = PipelineOptions(list(beam_args))
     known = options.get_all_options()
     unknown = set(options.get_all_options(retain_unknown_options=True)) - set(known)
@@ -157,6 +164,14 @@ def pipeline_options(beam_args: Sequence[str], *, threads: bool = True) -> Any:
             flags.append(f"--direct_num_workers={os.cpu_count() or 1}")
         options = PipelineOptions(flags)
     return options
+
+
+def _refuse_stray_values(beam_args: Sequence[str]) -> None:
+    """Each of Beam's flags takes one value at most; Beam would drop any other."""
+    for before, arg in itertools.pairwise(["", *beam_args]):
+        takes_value = before.startswith("-") and "=" not in before
+        if not arg.startswith("-") and not takes_value:
+            raise UserError(f"unexpected argument {arg!r}; every argument is a --flag")
 
 
 def _quiet_beam() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import pydicom
@@ -54,7 +55,7 @@ def decode_hounsfield(data: bytes) -> np.ndarray:
         signed=dicom.number(dataset, "PixelRepresentation") == 1,
         slope=dicom.number(dataset, "RescaleSlope", 1.0),
         intercept=dicom.number(dataset, "RescaleIntercept", 0.0),
-        padding=dicom.values(dataset, "PixelPaddingValue"),
+        padding=dicom.numbers(dataset, "PixelPaddingValue"),
     )
 
 
@@ -105,7 +106,7 @@ def to_hounsfield(
     signed: bool,
     slope: float,
     intercept: float,
-    padding: list[float],
+    padding: Sequence[float],
 ) -> np.ndarray:
     """Converts stored values to Hounsfield units: value * slope + intercept (PS3.3 C.11.1.1.2).
 
@@ -115,7 +116,7 @@ def to_hounsfield(
         signed: PixelRepresentation is 1.
         slope: RescaleSlope.
         intercept: RescaleIntercept.
-        padding: PixelPaddingValue's values, if any.
+        padding: PixelPaddingValue, if any.
 
     Returns:
         int16 of the same shape; padding is air. Values beyond 16 bits are clipped.
@@ -125,24 +126,31 @@ def to_hounsfield(
     """
     if not 1 <= bits_stored <= 16:
         raise BadSliceError(f"BitsStored is {bits_stored}, not from 1 to 16")
-    outside = stored == _PADDING
-    for value in padding:
-        outside |= stored == np.int64(value).astype(np.int16)
     unused = 16 - bits_stored
     bits = stored.view(np.uint16) << np.uint16(unused) if unused else stored.view(np.uint16)
     if signed:
         values = (bits.view(np.int16) >> np.int16(unused)).astype(np.int32)
     else:
         values = (bits >> np.uint16(unused)).astype(np.int32)
+    outside = _is_padding(stored, values, [_PADDING, *padding])
     if bits_stored == 12 and not signed and intercept in (0.0, 1.0):
         # 123 slices of the archive wrapped at 4096 and lost their intercept; this is the known
         # repair (fastai's `fix_pxrepr`).
         values = (values + 1000) & 4095
         intercept = -1000.0
-    if slope == 1.0 and intercept == int(intercept):
+    if slope == 1.0 and abs(intercept) < 1 << 30 and intercept.is_integer():
         hounsfield = values + int(intercept)
     else:
         hounsfield = np.rint(values * np.float64(slope) + intercept)
     hounsfield = np.clip(hounsfield, -(1 << 15), (1 << 15) - 1).astype(np.int16)
     hounsfield[outside] = AIR
     return hounsfield
+
+
+def _is_padding(stored: np.ndarray, values: np.ndarray, padding: Sequence[float]) -> np.ndarray:
+    """Where a pixel is padding, which scanners write in BitsStored or in all 16 bits."""
+    found = np.zeros(stored.shape, bool)
+    for value in map(int, padding):
+        found |= stored == np.uint16(value & 0xFFFF).view(np.int16)
+        found |= values == value
+    return found

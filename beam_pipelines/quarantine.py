@@ -32,10 +32,15 @@ def write_quarantine(layout: DataLayout, stage: str, slices: Iterable[BadSlice])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(BadSlice._fields)
-    writer.writerows(sorted(slices))
+    writer.writerows(map(_printable, row) for row in sorted(slices))
     path = layout.quarantine_csv(stage)
     storage.write_text(path, text.getvalue())
     return path
+
+
+def _printable(cell: str) -> str:
+    # A stranger's archive may hold any name; one row must stay one line.
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cell)
 
 
 def read_quarantine(layout: DataLayout, stage: str) -> list[BadSlice]:

@@ -1,8 +1,9 @@
 """Files by path, local or `gs://`, through fsspec; whole or not at all.
 
 Local paths and bucket paths go through the same few functions. A file that is being written is
-never visible under its final name: locally it is written beside it and renamed, in a bucket the
-object appears when the upload is complete.
+never visible under its final name: locally it is written beside it and renamed; for a bucket it is
+written to this machine's temporary folder and uploaded, and an object appears when its upload is
+complete.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import json
 import os
 import re
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -100,14 +102,11 @@ def open_atomic(path: str) -> Iterator[IO[bytes]]:
             temporary.unlink(missing_ok=True)
             raise
         return
-    file = fs.open(name, "wb", autocommit=False)
-    try:
+    # fsspec's own deferred commit is not offered by all of its file systems.
+    with tempfile.NamedTemporaryFile() as file:
         yield file
-        file.close()
-        file.commit()
-    except BaseException:
-        file.discard()
-        raise
+        file.flush()
+        fs.put_file(file.name, name)
 
 
 def read_bytes(path: str) -> bytes:
@@ -139,4 +138,4 @@ def remove_leftovers(folder: str) -> None:
         return
     for entry in fs.ls(name, detail=False):
         if _TEMPORARY.search(entry):
-            remove(entry)
+            fs.rm_file(entry)

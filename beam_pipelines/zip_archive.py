@@ -25,6 +25,7 @@ _END64_LOCATOR = struct.Struct("<4sLQL")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 # The end record may be followed by a comment of up to 65,535 bytes.
 _END_SEARCH = _END.size + _END64_LOCATOR.size + 0xFFFF
+_CENTRAL_MAGIC, _END_MAGIC = b"PK\x01\x02", b"PK\x05\x06"
 _STORED, _DEFLATED = 0, 8
 _ENCRYPTED, _UTF8 = 0x1, 0x800
 _TO_ZIP64 = 0xFFFFFFFF
@@ -36,11 +37,13 @@ class _LocalBytes:
     """Byte ranges of a local file, by pread: no shared position, so safe between threads."""
 
     def __init__(self, path: str) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY)
+        self._descriptor = os.open(storage.filesystem(path)[1], os.O_RDONLY)
         self.size = os.fstat(self._descriptor).st_size
 
     def read(self, offset: int, length: int) -> bytes:
-        return os.pread(self._descriptor, length, offset)
+        # A damaged directory may ask for 2^64 bytes.
+        length = min(length, self.size - offset)
+        return os.pread(self._descriptor, length, offset) if length > 0 else b""
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
@@ -66,6 +69,8 @@ class ZipArchive:
         self.path = path
         self._bytes = _LocalBytes(path) if storage.is_local(path) else _RemoteBytes(path)
         self._directory: bytes | None = None
+        # Bytes that were put before the zip: the directory's offsets do not count them.
+        self._prefix = 0
         self._starts = np.empty(0, np.int64)
 
     def __len__(self) -> int:
@@ -74,14 +79,13 @@ class ZipArchive:
 
     def member(self, index: int) -> Member:
         """The DICOM member at an index from 0, in the order of the central directory."""
-        directory = self._load()
-        return _central_member(directory, int(self._starts[index]))[0]
+        return self._entry(self._load(), int(self._starts[index]))
 
     def find(self, file_name: str) -> Member | None:
         """The first member, of any kind, whose last path component is `file_name`."""
         directory = self._load()
         for start, _ in _walk(directory, self.path):
-            member = _central_member(directory, start)[0]
+            member = self._entry(directory, start)
             if member.name.rsplit("/", 1)[-1] == file_name:
                 return member
         return None
@@ -99,7 +103,8 @@ class ZipArchive:
             raise BadMemberError("the archive ends inside this member")
         data = _inflate(compressed, member, member.size + 1)
         if len(data) != member.size:
-            raise BadMemberError(f"inflates to {len(data)} bytes or more, not {member.size}")
+            more = " or more" if len(data) > member.size else ""
+            raise BadMemberError(f"inflates to {len(data)} bytes{more}, not {member.size}")
         if isal_zlib.crc32(data) != member.crc:
             raise BadMemberError("wrong CRC-32")
         return data
@@ -128,11 +133,15 @@ class ZipArchive:
 
     def _load(self) -> bytes:
         if self._directory is None:
-            directory = _read_directory(self._bytes, self.path)
+            directory, self._prefix = _read_directory(self._bytes, self.path)
             starts = [s for s, name in _walk(directory, self.path) if name.endswith(b".dcm")]
             self._starts = np.array(starts, np.int64)
             self._directory = directory
         return self._directory
+
+    def _entry(self, directory: bytes, start: int) -> Member:
+        member = _central_member(directory, start)
+        return member._replace(offset=member.offset + self._prefix)
 
 
 def _inflate(data: bytes, member: Member, size: int) -> bytes:
@@ -145,31 +154,36 @@ def _inflate(data: bytes, member: Member, size: int) -> bytes:
         raise BadMemberError(f"damaged deflate stream: {error}") from None
 
 
-def _read_directory(source: _LocalBytes | _RemoteBytes, path: str) -> bytes:
-    """The bytes of the central directory."""
+def _read_directory(source: _LocalBytes | _RemoteBytes, path: str) -> tuple[bytes, int]:
+    """The bytes of the central directory, and how many bytes come before the zip."""
     tail_start = max(0, source.size - _END_SEARCH)
     tail = source.read(tail_start, _END_SEARCH)
-    end = tail.rfind(b"PK\x05\x06")
+    end = tail.rfind(_END_MAGIC)
     if end < 0 or end + _END.size > len(tail):
         raise UserError(
             f"--archive {path}: not a zip archive, or one that is cut short (no end-of-central-"
             f"directory record in its {source.size} bytes); give a whole zip or a folder"
         )
     *_, size, offset, _ = _END.unpack_from(tail, end)
+    directory_end = tail_start + end
     locator = end - _END64_LOCATOR.size
     if locator >= 0 and tail[locator : locator + 4] == b"PK\x06\x07":
-        end64 = _END64_LOCATOR.unpack_from(tail, locator)[2]
-        record = source.read(end64, _END64.size)
-        if len(record) < _END64.size or record[:4] != b"PK\x06\x06":
+        recorded = _END64_LOCATOR.unpack_from(tail, locator)[2]
+        for directory_end in (recorded, tail_start + locator - _END64.size):
+            record = source.read(max(0, directory_end), _END64.size)
+            if len(record) == _END64.size and record[:4] == b"PK\x06\x06":
+                break
+        else:
             raise UserError(f"--archive {path}: its zip64 end record is not where it should be")
         size, offset = _END64.unpack(record)[-2:]
-    directory = source.read(offset, size)
-    if len(directory) < size:
-        raise UserError(
-            f"--archive {path}: the central directory should be {size} bytes at {offset}, but the "
-            f"file has {source.size}; it is cut short, so copy it again"
-        )
-    return directory
+    for start in (offset, directory_end - size):
+        directory = source.read(max(0, start), size)
+        if start >= offset and len(directory) == size and directory[:4] in (_CENTRAL_MAGIC, b""):
+            return directory, start - offset
+    raise UserError(
+        f"--archive {path}: the central directory should be {size} bytes at {offset}, but is not "
+        f"there; the file has {source.size} bytes and may be cut short, so copy it again"
+    )
 
 
 def _walk(directory: bytes, path: str) -> Iterator[tuple[int, bytes]]:
@@ -177,26 +191,25 @@ def _walk(directory: bytes, path: str) -> Iterator[tuple[int, bytes]]:
     start, header = 0, _CENTRAL.size
     lengths = struct.Struct("<3H")
     while start + header <= len(directory):
-        if directory[start : start + 4] != b"PK\x01\x02":
+        if directory[start : start + 4] != _CENTRAL_MAGIC:
             raise UserError(f"--archive {path}: damaged central directory at its byte {start}")
         name, extra, comment = lengths.unpack_from(directory, start + 28)
         yield start, directory[start + header : start + header + name].lower()
         start += header + name + extra + comment
 
 
-def _central_member(directory: bytes, start: int) -> tuple[Member, int]:
-    """The entry at `start`, and where the next one starts."""
+def _central_member(directory: bytes, start: int) -> Member:
+    """The entry at `start`, its offset as recorded."""
     fields = _CENTRAL.unpack_from(directory, start)
     flags, method, crc, compressed, size = fields[3], fields[4], *fields[7:10]
-    name_length, extra_length, comment_length, offset = *fields[10:13], fields[16]
+    name_length, extra_length, offset = *fields[10:12], fields[16]
     name_end = start + _CENTRAL.size + name_length
     raw_name = directory[start + _CENTRAL.size : name_end]
     name = raw_name.decode("utf-8" if flags & _UTF8 else "cp437", errors="replace")
     if _TO_ZIP64 in (compressed, size, offset):
         extra = directory[name_end : name_end + extra_length]
         size, compressed, offset = _zip64_fields(extra, [size, compressed, offset])
-    member = Member(name, offset, compressed, size, crc, method, flags)
-    return member, name_end + extra_length + comment_length
+    return Member(name, offset, compressed, size, crc, method, flags)
 
 
 def _zip64_fields(extra: bytes, values: list[int]) -> list[int]:
