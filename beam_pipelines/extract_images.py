@@ -12,7 +12,12 @@ from beam_pipelines.dicom import BadSliceError
 from beam_pipelines.errors import UserError, require
 from beam_pipelines.layout import DataLayout
 from beam_pipelines.member import BadMemberError
-from beam_pipelines.metadata import SliceReference, read_metadata_manifest, read_references
+from beam_pipelines.metadata import (
+    SliceReference,
+    open_described_archive,
+    read_metadata_manifest,
+    read_references,
+)
 from beam_pipelines.pixels import decode_hounsfield
 from beam_pipelines.progress import report
 from beam_pipelines.quarantine import BadSlice, write_quarantine
@@ -175,8 +180,7 @@ def run(argv: Sequence[str] | None = None) -> None:
     args = options.parse(parser, argv)
     pipeline_options = options.pipeline_options(args.beam_args)
     layout = DataLayout(args.data_dir)
-    open_archive(args.archive)
-    read_metadata_manifest(layout)
+    open_described_archive(args.archive, read_metadata_manifest(layout))
     choice = Choice(frozenset(args.image_ids), args.series_instance_uid, args.num_images)
     chosen = choose(layout, [args.subset] if args.subset else ["train", "test"], choice)
     output_dir = args.output_dir or layout.path("images")
