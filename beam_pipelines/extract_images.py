@@ -1,5 +1,6 @@
 """Writes chosen slices as windowed images, for people to look at."""
 
+import argparse
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -162,6 +163,12 @@ def choose(layout: DataLayout, subsets: Sequence[str], choice: Choice) -> list[S
     return chosen
 
 
+def _count(text: str) -> int:
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"received {text!r}; give a number from 1")
+
+
 def run(argv: Sequence[str] | None = None) -> None:
     """Runs the stage; see `--help`."""
     parser = options.make_parser("beam_pipelines.extract_images", _DESCRIPTION)
@@ -171,7 +178,7 @@ def run(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--image_ids", nargs="+", default=[], help="only these slices")
     parser.add_argument("--series_instance_uid", help="only this series")
     parser.add_argument("--subset", choices=("train", "test"), help="only this part of the archive")
-    parser.add_argument("--num_images", type=int, help="only the first so many (default: all)")
+    parser.add_argument("--num_images", type=_count, help="only the first so many (default: all)")
     parser.add_argument(
         "--window", nargs="+", choices=_WINDOWS, default=["brain"], help="side by side, if several"
     )
