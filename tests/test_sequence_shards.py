@@ -6,6 +6,7 @@ from embedding_data import embedding_of, make_items
 from hypothesis import given
 from hypothesis import strategies as st
 
+from beam_pipelines.errors import UserError
 from beam_pipelines.schema import NUM_LABELS, Sequence, Slice
 from beam_pipelines.sequence_shards import EmbeddingReference, group_series, make_windows
 
