@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from beam_pipelines import options, shards, storage
-from beam_pipelines.archive import open_archive
 from beam_pipelines.errors import UserError
 from beam_pipelines.examples import (
     STAGE,
@@ -16,7 +15,11 @@ from beam_pipelines.examples import (
     shard_key,
 )
 from beam_pipelines.layout import SPLITS, DataLayout
-from beam_pipelines.metadata import parse_reference, read_metadata_manifest
+from beam_pipelines.metadata import (
+    open_described_archive,
+    parse_reference,
+    read_metadata_manifest,
+)
 from beam_pipelines.progress import report
 from beam_pipelines.splits import shards_for
 from configs import ExamplesConfig, add_flags, load_config, override
@@ -84,8 +87,8 @@ def run(argv: Sequence[str] | None = None) -> None:
     pipeline_options = options.pipeline_options(args.beam_args)
     config = override(load_config(args.config).examples, args)
     layout = DataLayout(args.data_dir)
-    open_archive(args.archive)
     metadata = read_metadata_manifest(layout)
+    open_described_archive(args.archive, metadata)
     if metadata["num_slices"]["train"] and not storage.exists(layout.reshaped_labels_csv):
         raise UserError(
             f"{layout.reshaped_labels_csv}: no such file; "

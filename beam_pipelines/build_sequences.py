@@ -6,7 +6,7 @@ from typing import Any
 
 from beam_pipelines import options, shards
 from beam_pipelines.embeddings import HOW_TO_MAKE as HOW_TO_MAKE_EMBEDDINGS
-from beam_pipelines.errors import UserError, require
+from beam_pipelines.errors import require
 from beam_pipelines.layout import TRANSFORM, DataLayout
 from beam_pipelines.npy_export import export_npy
 from beam_pipelines.progress import report
@@ -159,10 +159,7 @@ def _fit_transform(
 
 
 def _to_record_batch(_: SequenceShard, references: Iterable[EmbeddingReference]) -> Any:
-    try:
-        series = [[r.item for r in group] for group in group_series(references)]
-    except ValueError as error:
-        raise UserError(f"{STAGE}: {error}") from None
+    series = [[r.item for r in group] for group in group_series(references)]
     features = concatenate(raw_features(items) for items in series)
     labels, labelled = labels_of([item for items in series for item in items])
     return to_record_batch(features, labels, labelled)

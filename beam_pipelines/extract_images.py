@@ -1,5 +1,6 @@
 """Writes chosen slices as windowed images, for people to look at."""
 
+import argparse
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,12 @@ from beam_pipelines.dicom import BadSliceError
 from beam_pipelines.errors import UserError, require
 from beam_pipelines.layout import DataLayout
 from beam_pipelines.member import BadMemberError
-from beam_pipelines.metadata import SliceReference, read_metadata_manifest, read_references
+from beam_pipelines.metadata import (
+    SliceReference,
+    open_described_archive,
+    read_metadata_manifest,
+    read_references,
+)
 from beam_pipelines.pixels import decode_hounsfield
 from beam_pipelines.progress import report
 from beam_pipelines.quarantine import BadSlice, write_quarantine
@@ -157,6 +163,12 @@ def choose(layout: DataLayout, subsets: Sequence[str], choice: Choice) -> list[S
     return chosen
 
 
+def _count(text: str) -> int:
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"received {text!r}; give a number from 1")
+
+
 def run(argv: Sequence[str] | None = None) -> None:
     """Runs the stage; see `--help`."""
     parser = options.make_parser("beam_pipelines.extract_images", _DESCRIPTION)
@@ -166,7 +178,7 @@ def run(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--image_ids", nargs="+", default=[], help="only these slices")
     parser.add_argument("--series_instance_uid", help="only this series")
     parser.add_argument("--subset", choices=("train", "test"), help="only this part of the archive")
-    parser.add_argument("--num_images", type=int, help="only the first so many (default: all)")
+    parser.add_argument("--num_images", type=_count, help="only the first so many (default: all)")
     parser.add_argument(
         "--window", nargs="+", choices=_WINDOWS, default=["brain"], help="side by side, if several"
     )
@@ -175,8 +187,7 @@ def run(argv: Sequence[str] | None = None) -> None:
     args = options.parse(parser, argv)
     pipeline_options = options.pipeline_options(args.beam_args)
     layout = DataLayout(args.data_dir)
-    open_archive(args.archive)
-    read_metadata_manifest(layout)
+    open_described_archive(args.archive, read_metadata_manifest(layout))
     choice = Choice(frozenset(args.image_ids), args.series_instance_uid, args.num_images)
     chosen = choose(layout, [args.subset] if args.subset else ["train", "test"], choice)
     output_dir = args.output_dir or layout.path("images")

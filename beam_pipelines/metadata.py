@@ -13,7 +13,7 @@ from typing import IO, Any, NamedTuple
 from beam_pipelines import dicom, shards, storage
 from beam_pipelines.archive import Archive, open_archive
 from beam_pipelines.dicom import BadSliceError
-from beam_pipelines.errors import UserError
+from beam_pipelines.errors import UserError, require
 from beam_pipelines.layout import DataLayout, shard_name
 from beam_pipelines.member import BadMemberError, Member
 from beam_pipelines.quarantine import BadSlice, write_quarantine
@@ -215,6 +215,26 @@ def read_metadata_manifest(layout: DataLayout) -> dict[str, Any]:
         if not storage.exists(path):
             raise UserError(f"{path}: no such file; run {HOW_TO_MAKE} first")
     return storage.read_json(layout.metadata_manifest)
+
+
+def open_described_archive(path: str, manifest: dict[str, Any]) -> Archive:
+    """Opens the archive that the metadata was made from.
+
+    Args:
+        path: the archive.
+        manifest: what the metadata was made from.
+
+    Raises:
+        UserError: there is no archive, or one of another size: the offsets would not be right.
+    """
+    archive = open_archive(path)
+    require(
+        len(archive) == manifest["num_members"],
+        f"--archive {path}: holds {len(archive)} DICOM files, but the metadata is of "
+        f"{manifest['num_members']}; give the archive that it was made from "
+        f"({manifest['archive']}), or run {HOW_TO_MAKE} again",
+    )
+    return archive
 
 
 def parse_reference(line: str, subset: str) -> SliceReference:

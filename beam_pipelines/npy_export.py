@@ -31,8 +31,8 @@ def export_npy(layout: DataLayout, model_id: str, split: str) -> list[str]:
     """Writes a split's arrays into the data root.
 
     Arrays have one row a sequence: embeddings float32 (num_sequences, max_to_keep, embedding_dim),
-    labels float32 (num_sequences, max_to_keep, 6), mask uint8 (num_sequences, max_to_keep), image
-    ids text (num_sequences, max_to_keep).
+    labels float32 (num_sequences, max_to_keep, 6), -1 for a slice without any, mask uint8
+    (num_sequences, max_to_keep), image ids text (num_sequences, max_to_keep).
 
     Returns:
         The paths written; none for the validation split, which the old scripts did not have.
@@ -54,11 +54,17 @@ def export_npy(layout: DataLayout, model_id: str, split: str) -> list[str]:
         }
         for row, sequence in enumerate(_read(folder, manifest)):
             for name, attribute in files.items():
-                value = getattr(sequence, attribute)
-                arrays[name][row] = 0 if value is None else value
+                arrays[name][row] = _value(sequence, attribute)
         for array in arrays.values():
             array.flush()
         return [_publish(layout, Path(temporary) / f"{name}.npy") for name in files]
+
+
+def _value(sequence: schema.Sequence, attribute: str) -> Any:
+    if attribute == "labels" and sequence.labels is None:
+        # As for one slice without labels: -1, and 0 where padded.
+        return -sequence.mask[:, np.newaxis].astype(np.float32)
+    return getattr(sequence, attribute)
 
 
 def _shapes(manifest: dict[str, Any], longest_id: int) -> dict[str, tuple[tuple[int, ...], Any]]:

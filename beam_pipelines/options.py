@@ -191,17 +191,23 @@ def run_pipeline(options: Any) -> Iterator[Any]:
     try:
         with beam.Pipeline(options=options) as pipeline:
             yield pipeline
-    except RuntimeError as error:
-        message = _user_error_in(str(error))
+    except Exception as error:
+        message = _user_error_in(error)
         if message is None:
             raise
         raise UserError(message) from None
 
 
-def _user_error_in(text: str) -> str | None:
-    marker = f"{UserError.__module__}.{UserError.__qualname__}: "
-    lines = [line for line in text.splitlines() if marker in line]
-    return lines[-1].split(marker, 1)[1].split(" [while running")[0] if lines else None
+def _user_error_in(error: Exception) -> str | None:
+    """A worker's UserError: Beam hands it on itself or within a longer text, and adds to both."""
+    text = str(error)
+    if not isinstance(error, UserError):
+        marker = f"{UserError.__module__}.{UserError.__qualname__}: "
+        lines = [line for line in text.splitlines() if marker in line]
+        if not lines:
+            return None
+        text = lines[-1].split(marker, 1)[1]
+    return text.split(" [while running '", 1)[0]
 
 
 def main_entry(run: Callable[[Sequence[str] | None], None]) -> None:

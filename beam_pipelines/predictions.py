@@ -31,7 +31,12 @@ _NAMED = 5
 
 def to_probabilities(logits: np.ndarray) -> np.ndarray:
     """Logistic function, clipped into the open interval (0, 1); float64 of the same shape."""
-    return np.clip(metrics.sigmoid(logits), _SMALLEST, 1.0 - _SMALLEST)
+    return clip(metrics.sigmoid(logits))
+
+
+def clip(probabilities: np.ndarray) -> np.ndarray:
+    """Moves what is 0 or 1, or as good as that, into the open interval (0, 1)."""
+    return np.clip(probabilities, _SMALLEST, 1.0 - _SMALLEST)
 
 
 @dataclass
@@ -166,7 +171,7 @@ class PublishPredictions:
         output: the CSV to write, local or in a bucket.
         scored: image ids that must have a prediction, in the order of the output.
         quarantined: image ids without pixels, which get the label priors.
-        priors: six probabilities.
+        priors: six probabilities, of which a small train split may make 0 or 1.
     """
 
     parts_folder: str
@@ -191,6 +196,7 @@ class PublishPredictions:
             file.write(b"ID,Label\n")
             for image_id in self.scored:
                 file.write(_submission_rows(image_id, rows[image_id]))
+            priors = [f"{prior:.9f}" for prior in clip(np.array(self.priors))]
             for image_id in self.quarantined:
                 file.write(_submission_rows(image_id, priors))
 

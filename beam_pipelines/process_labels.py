@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import IO
 
 from beam_pipelines import labels, options, storage
-from beam_pipelines.archive import open_archive
+from beam_pipelines.archive import Archive, open_archive
 from beam_pipelines.errors import UserError
 from beam_pipelines.layout import DataLayout
+from beam_pipelines.member import BadMemberError, Member
 from beam_pipelines.schema import SUBTYPES
 
 _DESCRIPTION = """\
@@ -29,7 +30,7 @@ def find_labels(path: str | None, layout: DataLayout, archive: str | None) -> tu
         The open file, and how to name it.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it cannot be read.
     """
     if path is not None:
         if not storage.exists(path):
@@ -42,12 +43,22 @@ def find_labels(path: str | None, layout: DataLayout, archive: str | None) -> tu
         opened = open_archive(archive)
         member = opened.find(_FILE_NAME)
         if member is not None:
-            return io.BytesIO(opened.read(member)), f"{archive}:{member.name}"
+            return _read_member(opened, member), f"{archive}:{member.name}"
         looked_in.append(archive)
     raise UserError(
         f"{_FILE_NAME}: not found in {' nor in '.join(looked_in)}; give --labels"
         + ("" if archive else " or --archive")
     )
+
+
+def _read_member(archive: Archive, member: Member) -> IO[bytes]:
+    try:
+        return io.BytesIO(archive.read(member))
+    except BadMemberError as error:
+        raise UserError(
+            f"labels {archive.path}:{member.name}: {error}; copy the archive again, or give "
+            "--labels"
+        ) from None
 
 
 def run(argv: Sequence[str] | None = None) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from beam_pipelines import schema, shards, storage, tfrecord
 from beam_pipelines.embeddings import HOW_TO_MAKE as HOW_TO_MAKE_EMBEDDINGS
+from beam_pipelines.errors import UserError
 from beam_pipelines.layout import DataLayout, shard_name
 from beam_pipelines.sequences import mask, pad, window_starts
 from beam_pipelines.slice_features import labels_of, raw_features
@@ -59,7 +60,7 @@ def group_series(references: Iterable[EmbeddingReference]) -> list[list[Embeddin
     """Whole series, each in anatomical order, in a stable order. Input order does not matter.
 
     Raises:
-        ValueError: a series lacks an embedding, or has one twice.
+        UserError: a series lacks an embedding, or has one twice.
     """
 
     def series(reference: EmbeddingReference) -> tuple[str, str, str]:
@@ -72,9 +73,9 @@ def group_series(references: Iterable[EmbeddingReference]) -> list[list[Embeddin
         found = [reference.item.index for reference in group]
         expected = group[0].item.num_slices
         if found != list(range(expected)):
-            raise ValueError(
-                f"series {group[0].item.series_instance_uid}: {len(found)} embeddings, not one "
-                f"for each of its {expected} slices; run {HOW_TO_MAKE_EMBEDDINGS} again"
+            raise UserError(
+                f"{STAGE}: series {group[0].item.series_instance_uid}: {len(found)} embeddings, "
+                f"not one for each of its {expected} slices; run {HOW_TO_MAKE_EMBEDDINGS} again"
             )
     return groups
 

@@ -31,3 +31,23 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trainer_data.write_data(data_dir)
     trainer_data.train_both(data_dir)
     return data_dir
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A zip of `synthetic.make_slices`, in the real layout."""
+    import synthetic
+
+    path = tmp_path_factory.mktemp("archive") / "archive.zip"
+    return synthetic.write_zip(path, synthetic.archive_files(synthetic.make_slices()))
+
+
+@pytest.fixture(scope="session")
+def described(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with the archive's metadata and labels; tests must not write into it."""
+    from beam_pipelines import extract_metadata, process_labels
+
+    data_dir = tmp_path_factory.mktemp("described")
+    for stage in (extract_metadata, process_labels):
+        stage.run(["--archive", str(archive), "--data_dir", str(data_dir)])
+    return data_dir

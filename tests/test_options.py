@@ -125,13 +125,16 @@ def test_a_main_without_a_pipeline_takes_its_own_flags_alone():
         options.parse_all(parser, ["--data_dir", "d", "--runner=X"])
 
 
-def test_a_workers_user_error_comes_out_in_its_own_words():
+@pytest.mark.parametrize("mode", ["in_memory", "multi_threading"])
+def test_a_workers_user_error_comes_out_in_its_own_words(mode: str):
     def fail(_: int) -> None:
         raise UserError("what, where; do [this] instead")
 
     with (
         pytest.raises(UserError) as error,
-        options.run_pipeline(options.pipeline_options([])) as pipeline,
+        options.run_pipeline(
+            options.pipeline_options([f"--direct_running_mode={mode}"])
+        ) as pipeline,
     ):
         import apache_beam as beam
 

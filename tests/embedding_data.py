@@ -1,0 +1,116 @@
+"""Small experiments and embedding shards, made with the schema's own encoders."""
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from beam_pipelines import schema, shards, storage, tfrecord
+from beam_pipelines.layout import DataLayout, shard_name
+from beam_pipelines.schema import NUM_LABELS, Slice
+from configs import BaseConfig, Config, ExamplesConfig, SequenceConfig
+
+EMBEDDING_DIM = 8
+MODEL_ID = "base1"
+LSTM_ID = "lstm1"
+CONFIG = Config(
+    ExamplesConfig(image_size=40),
+    BaseConfig(pretrained_model="small_cnn", pretrained_weights="none"),
+    SequenceConfig(max_to_keep=4, num_layers=1, cell_size=3),
+)
+
+
+def make_items(
+    patient: str, num_slices: int, spacing_mm: float = 5.0, labelled: bool = True
+) -> list[Slice]:
+    """An ordered series; its labels follow from its ids."""
+
+    def label(image_id: str) -> tuple[int, ...]:
+        drawn = np.random.default_rng(zlib.crc32(image_id.encode())).random(NUM_LABELS - 1) < 0.4
+        return (*map(int, drawn), int(drawn.any()))
+
+    last = num_slices - 1
+    return [
+        Slice(
+            image_id=f"{patient}-{i}",
+            patient_id=patient,
+            study_instance_uid=f"{patient}-study",
+            series_instance_uid=f"{patient}-series",
+            index=i,
+            num_slices=num_slices,
+            position_mm=20 + i * spacing_mm,
+            gap_below_mm=spacing_mm if i > 0 else 0.0,
+            gap_above_mm=spacing_mm if i < last else 0.0,
+            pixel_spacing_mm=0.5,
+            label=label(f"{patient}-{i}") if labelled else None,
+        )
+        for i in range(num_slices)
+    ]
+
+
+def embedding_of(image_id: str) -> tuple[np.ndarray, np.ndarray]:
+    """The embedding and the logits of a slice, which follow from its id: float32 (8,) and (6,)."""
+    rng = np.random.default_rng(zlib.crc32(image_id.encode()) + 1)
+    return rng.normal(size=EMBEDDING_DIM).astype("f4"), rng.normal(size=NUM_LABELS).astype("f4")
+
+
+def write_embeddings(
+    data_dir: Path,
+    split: str,
+    series: list[list[Slice]],
+    *,
+    num_shards: int = 2,
+    examples_fingerprint: str = "",
+) -> None:
+    """Writes a split's embedding shards; slices are dealt to shards whatever their series."""
+    folder = DataLayout(str(data_dir)).embeddings(MODEL_ID, split)
+    items = [item for group in series for item in group]
+    receipts = []
+    for index in range(num_shards):
+        name = shard_name(index, num_shards)
+        mine = items[index::num_shards]
+        ids = [(item.image_id, item.label) for item in mine]
+        with shards.write_shard(folder, name, shards.fingerprint(ids)) as (file, receipt):
+            for item in mine:
+                tfrecord.write_record(
+                    file, schema.encode_embedding(item, *embedding_of(item.image_id))
+                )
+            receipt["num_slices"] = len(mine)
+        receipts.append(receipt)
+    labels = np.array([item.label for item in items if item.label is not None]).reshape(-1, 6)
+    shards.publish_manifest(
+        folder,
+        "extract_embeddings",
+        {
+            "model_id": MODEL_ID,
+            "embedding_dim": EMBEDDING_DIM,
+            "examples_fingerprint": examples_fingerprint or f"examples-{split}",
+            "val_ratio": 0.1,
+        },
+        receipts,
+        num_slices=len(items),
+        num_labelled=len(labels),
+        num_patients=len({item.patient_id for item in items}),
+        num_series=len(series),
+        label_counts=dict(
+            zip(
+                schema.SUBTYPES,
+                labels.sum(axis=0).tolist() if len(labels) else [0] * 6,
+                strict=True,
+            )
+        ),
+    )
+
+
+def make_experiment(data_dir: Path, kind: str, **data: Any) -> Any:
+    """An experiment that is finished, but for its model."""
+    from trainer import experiment
+
+    fingerprints = {"train": "examples-train", "validation": "examples-validation"}
+    model_id = MODEL_ID if kind == experiment.BASE else LSTM_ID
+    record = {"data_fingerprints": fingerprints, **data}
+    made = experiment.open_experiment(str(data_dir), kind, model_id, CONFIG, record)
+    made.update(status=experiment.FINISHED)
+    storage.write_text(made.model_file, "the model's bytes")
+    return made

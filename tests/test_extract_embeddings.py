@@ -1,0 +1,93 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from embedding_data import CONFIG, MODEL_ID, make_experiment
+
+from beam_pipelines import build_examples, schema, tfrecord
+from beam_pipelines.embeddings import file_fingerprint
+from beam_pipelines.errors import UserError
+from beam_pipelines.extract_embeddings import run
+from beam_pipelines.layout import SPLITS
+
+SETTINGS = ["--image_size=40", "--image_format=png", "--val_ratio=0.4", "--slices_per_shard=8"]
+
+
+@pytest.fixture(scope="module")
+def data_dir(archive: Path, described: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with examples, an untrained base model and its embeddings."""
+    from trainer.base_model import build_base_model
+    from trainer.experiment import BASE
+    from trainer.model_files import save_model
+
+    data_dir = Path(shutil.copytree(described, tmp_path_factory.mktemp("embeddings") / "data"))
+    build_examples.run(["--archive", str(archive), "--data_dir", str(data_dir), *SETTINGS])
+    experiment = make_experiment(data_dir, BASE)
+    save_model(build_base_model(CONFIG.base, image_size=40), experiment.model_file)
+    run(["--data_dir", str(data_dir)])
+    return data_dir
+
+
+def records(folder: Path) -> list[bytes]:
+    found = []
+    for path in sorted(folder.glob("*.tfrecord")):
+        with path.open("rb") as file:
+            found += [data for _, data in tfrecord.read_records(file, str(path))]
+    return found
+
+
+def test_every_example_has_what_the_model_makes_of_it(data_dir: Path):
+    from trainer.base_model import embedding_model
+    from trainer.model_files import load_model
+
+    (model_file,) = data_dir.glob("experiments/*/model.keras")
+    model = embedding_model(load_model(str(model_file)))
+    for split in SPLITS:
+        examples = records(data_dir / split)
+        found = records(data_dir / "embeddings" / MODEL_ID / split)
+        images = np.stack([schema.parse_example(r, 40)["image"].numpy() for r in examples])
+        embeddings, logits = model.predict(images, verbose=0)
+        assert [schema.decode_embedding(r)[0] for r in found] == [
+            schema.decode_slice(r)[0] for r in examples
+        ]
+        for record, embedding, row in zip(found, embeddings, logits, strict=True):
+            _, found_embedding, found_logits = schema.decode_embedding(record)
+            np.testing.assert_allclose(found_embedding, embedding, rtol=1e-3, atol=1e-4)
+            np.testing.assert_allclose(found_logits, row, rtol=1e-3, atol=1e-4)
+
+
+def test_manifests_carry_the_examples_counts(data_dir: Path):
+    for split in SPLITS:
+        examples, found = (
+            json.loads((folder / split / "manifest.json").read_text())
+            for folder in (data_dir, data_dir / "embeddings" / MODEL_ID)
+        )
+        for key in ("num_slices", "num_labelled", "num_patients", "num_series", "label_counts"):
+            assert found[key] == examples[key]
+        assert found["settings"]["examples_fingerprint"] == examples["fingerprint"]
+        assert found["settings"]["embedding_dim"] == 128
+
+
+def test_a_second_run_uses_every_shard(data_dir: Path, capsys: pytest.CaptureFixture[str]):
+    paths = list(data_dir.glob("embeddings/**/*.tfrecord"))
+    before = {path: path.stat().st_mtime_ns for path in paths}
+    run(["--data_dir", str(data_dir), "--base_data", "train", "test"])
+    assert {path: path.stat().st_mtime_ns for path in paths} == before
+    assert " shards were there already\n" in capsys.readouterr().err
+
+
+def test_the_models_bytes_are_its_fingerprint(tmp_path: Path):
+    (tmp_path / "a").write_bytes(b"x" * 3_000_000)
+    (tmp_path / "b").write_bytes(b"x" * 3_000_000)
+    (tmp_path / "c").write_bytes(b"x" * 2_999_999 + b"y")
+    a, b, c = (file_fingerprint(str(tmp_path / name)) for name in "abc")
+    assert a == b != c
+
+
+def test_what_is_missing_is_a_user_error(data_dir: Path, tmp_path: Path):
+    with pytest.raises(UserError, match=r"train: no manifest\.json, .*; run python -m beam_pip"):
+        run(["--data_dir", str(tmp_path)])
+    with pytest.raises(UserError, match=r"no base experiment 'x'; there are: base1; give one"):
+        run(["--data_dir", str(data_dir), "--model_id", "x"])
