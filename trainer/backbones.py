@@ -133,31 +133,28 @@ def _application(build: Callable[..., Any]) -> Callable[[int, str | None], Any]:
 
 
 def _small_cnn(image_size: int, weights: str | None) -> Any:
-    """A residual network of 0.5 million weights that learns from nothing on two CPU cores.
+    """A residual network of 0.2 million weights that learns from nothing on two CPU cores.
 
+    It halves by pooling: with strided convolutions it needed three times the epochs on phantoms.
     Half of the embedding is the mean over the image, half the maximum: a bleed may be a few
     pixels, which a mean over the head dilutes.
     """
     del weights  # There are none.
     inputs = keras.Input((image_size, image_size, 3), name="image")
-    x = _convolution(inputs, 24, strides=2)
-    for filters in (32, 64, 128):
-        x = _convolution(x, filters, strides=2)
-        shortcut = x
-        x = _convolution(x, filters)
-        x = layers.Activation("relu")(layers.Add()([shortcut, _convolution(x, filters, None)]))
+    x = _convolution(inputs, 16, strides=2)
+    for filters in (32, 64, 96):
+        x = layers.MaxPooling2D()(_convolution(x, filters))
+        x = layers.Add()([x, _convolution(x, filters)])
     x = _convolution(x, 64, kernel_size=1)
     pooled = [layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)]
     return keras.Model(inputs, layers.Concatenate()(pooled), name="backbone")
 
 
-def _convolution(
-    x: Any, filters: int, activation: str | None = "relu", kernel_size: int = 3, strides: int = 1
-) -> Any:
+def _convolution(x: Any, filters: int, kernel_size: int = 3, strides: int = 1) -> Any:
     x = layers.Conv2D(filters, kernel_size, strides, padding="same", use_bias=False)(x)
     # A run of few hundred steps must not be judged by statistics of its start.
     x = layers.BatchNormalization(momentum=0.9)(x)
-    return layers.Activation(activation)(x) if activation else x
+    return layers.Activation("relu")(x)
 
 
 BACKBONES: dict[str, Backbone] = {
