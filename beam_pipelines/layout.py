@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from beam_pipelines import storage
+from beam_pipelines.errors import require
 
 # In a base experiment's folder: what was fitted on its train split.
 TRANSFORM = "transform"
@@ -15,6 +16,13 @@ class DataLayout:
     """Paths under one data root, a local folder or `gs://bucket/prefix`."""
 
     data_dir: str
+
+    def __post_init__(self) -> None:
+        require(
+            not set(self.data_dir) & set("*?[]"),
+            f"--data_dir {self.data_dir}: files are found by patterns, in which * ? [ ] have a "
+            "meaning; give a folder whose name has none of them",
+        )
 
     def path(self, *names: str) -> str:
         """A path under the data root."""

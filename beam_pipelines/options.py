@@ -18,6 +18,8 @@ from typing import Any
 from beam_pipelines.errors import UserError
 from beam_pipelines.layout import SPLITS
 
+# How a traceback spells it.
+_USER_ERROR = f"{UserError.__module__}.{UserError.__qualname__}: "
 _BEAM_HELP = """\
 Beam's own pipeline options are taken too and passed on as they are, among them:
   --runner RUNNER               FnApiRunner, Beam's embedded runner (default), or DataflowRunner.
@@ -177,6 +179,14 @@ def _refuse_stray_values(beam_args: Sequence[str]) -> None:
 def _quiet_beam() -> None:
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_is_no_user_error)
+
+
+def _is_no_user_error(record: logging.LogRecord) -> bool:
+    """False for Beam's tracebacks of a worker's UserError, which the main reports in one line."""
+    error = record.exc_info[1] if record.exc_info else record.msg
+    return not isinstance(error, UserError) and _USER_ERROR not in record.getMessage()
 
 
 @contextlib.contextmanager
@@ -184,13 +194,16 @@ def run_pipeline(options: Any) -> Iterator[Any]:
     """A Beam pipeline that runs when the block ends.
 
     Raises:
-        UserError: one was raised inside a worker; Beam hands it on as part of a longer text.
+        UserError: one was raised inside a worker.
     """
     import apache_beam as beam
+
+    from beam_pipelines.transforms import raise_user_error
 
     try:
         with beam.Pipeline(options=options) as pipeline:
             yield pipeline
+        raise_user_error(pipeline.result)
     except Exception as error:
         message = _user_error_in(error)
         if message is None:
@@ -202,11 +215,10 @@ def _user_error_in(error: Exception) -> str | None:
     """A worker's UserError: Beam hands it on itself or within a longer text, and adds to both."""
     text = str(error)
     if not isinstance(error, UserError):
-        marker = f"{UserError.__module__}.{UserError.__qualname__}: "
-        lines = [line for line in text.splitlines() if marker in line]
+        lines = [line for line in text.splitlines() if _USER_ERROR in line]
         if not lines:
             return None
-        text = lines[-1].split(marker, 1)[1]
+        text = lines[-1].split(_USER_ERROR, 1)[1]
     return text.split(" [while running '", 1)[0]
 
 

@@ -2,8 +2,13 @@
 
 A pipeline's work is a *builder*: a small picklable object that makes one shard from one task and
 returns its receipt. Builders know nothing of Beam and are tested without it.
+
+A worker's UserError is hidden from Beam, which would try again and print pages of traceback: it
+takes the place of the receipt, nothing is published, and `raise_user_error` raises it when the
+pipeline has finished.
 """
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,9 +16,12 @@ from typing import Any, Protocol
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
+from beam_pipelines.errors import UserError
 from beam_pipelines.shards import Receipt, check_complete
 
 NAMESPACE = "slices"
+_ERROR = "user_error"
+_LOGGER = logging.getLogger(__name__)
 
 
 class Builder(Protocol):
@@ -45,7 +53,11 @@ class _BuildShard(beam.DoFn):
         self._builder.setup()
 
     def process(self, task: Any) -> Iterable[Receipt]:
-        receipt = self._builder.build(task)
+        try:
+            receipt = self._builder.build(task)
+        except UserError as error:
+            yield {_ERROR: str(error)}
+            return
         self._counters["slices_in"].inc(receipt["slices_in"])
         self._counters["slices_written"].inc(receipt["num_slices"])
         self._counters["slices_quarantined"].inc(len(receipt["quarantined"]))
@@ -82,8 +94,27 @@ class PublishShards(beam.PTransform):
 def _publish(
     _: None, publish: Callable[[list[Receipt]], None], receipts: list[Receipt]
 ) -> dict[str, int]:
-    publish(receipts)
+    try:
+        for receipt in receipts:
+            if _ERROR in receipt:
+                raise UserError(receipt[_ERROR])
+        publish(receipts)
+    except UserError as error:
+        Metrics.counter(NAMESPACE, _ERROR).inc()
+        Metrics.string_set(NAMESPACE, _ERROR).add(str(error))
+        # Dataflow hands on counters, but no texts; its log keeps this.
+        _LOGGER.info("%s", error)
     return {"shards": len(receipts)}
+
+
+def raise_user_error(result: Any) -> None:
+    """Raises the UserError that has kept a finished pipeline from publishing, if there was one."""
+    found = result.metrics().query(beam.metrics.MetricsFilter().with_name(_ERROR))
+    texts = sorted(text for metric in found["string_sets"] for text in metric.result)
+    if texts or any(metric.result for metric in found["counters"]):
+        raise UserError(
+            texts[0] if texts else "the input is not as it should be; see the job's log"
+        )
 
 
 def count_slices(result: Any, stage: str) -> dict[str, int]:

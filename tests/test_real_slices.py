@@ -1,0 +1,89 @@
+"""Checks on real slices, where there are any: they may not be copied into the project."""
+
+import io
+import itertools
+import os
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from beam_pipelines import build_examples, extract_metadata, process_labels, schema, tfrecord
+from beam_pipelines.layout import SPLITS, DataLayout
+from beam_pipelines.metadata import read_references
+from beam_pipelines.pixels import AIR, decode_hounsfield
+from beam_pipelines.quarantine import read_quarantine
+
+_BESIDE = Path(__file__).parents[2] / "shared" / "real_slices" / "rsna_sample.zip"
+SAMPLE = Path(os.environ.get("RSNA_SAMPLE", _BESIDE))
+pytestmark = pytest.mark.skipif(
+    not SAMPLE.is_file(), reason="no real slices; name a zip of some with RSNA_SAMPLE"
+)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data_dir = tmp_path_factory.mktemp("real")
+    flags = ["--archive", str(SAMPLE), "--data_dir", str(data_dir)]
+    extract_metadata.run([*flags, "--max_bad_fraction=0"])
+    process_labels.run(flags)
+    build_examples.run([*flags, "--max_bad_fraction=0", "--image_size=64"])
+    return data_dir
+
+
+def items(data_dir: Path) -> list[schema.Slice]:
+    found = []
+    for split in SPLITS:
+        for path in sorted((data_dir / split).glob("*.tfrecord")):
+            with path.open("rb") as file:
+                records = tfrecord.read_records(file, str(path))
+                found += [schema.decode_slice(data)[0] for _, data in records]
+    return found
+
+
+def test_every_slice_has_a_row_and_an_example(data_dir: Path):
+    layout = DataLayout(str(data_dir))
+    references = {s: list(read_references(layout, s)) for s in ("train", "test")}
+    assert {subset: len(found) for subset, found in references.items()} == {"train": 36, "test": 32}
+    ids = {r.image_id for found in references.values() for r in found}
+    assert len(items(data_dir)) == 68
+    assert {item.image_id for item in items(data_dir)} == ids
+    for stage in ("extract_metadata", "build_examples"):
+        assert read_quarantine(layout, stage) == []
+
+
+def test_series_are_in_anatomical_order(data_dir: Path):
+    series = [
+        list(group)
+        for _, group in itertools.groupby(items(data_dir), key=lambda i: i.series_instance_uid)
+    ]
+    assert sorted(map(len, series)) == [32, 36]
+    for group in series:
+        assert [item.index for item in group] == list(range(len(group)))
+        assert (np.diff([item.position_mm for item in group]) > 0).all()
+
+
+def test_the_train_series_is_labelled(data_dir: Path):
+    labels = [item.label for item in items(data_dir) if item.label is not None]
+    assert len(labels) == 36
+    positive = dict(zip(schema.SUBTYPES, np.sum(labels, axis=0), strict=True))
+    assert positive["intraparenchymal"] > 0
+    assert positive["intraventricular"] > 0
+    assert positive["any"] == sum(any(label) for label in labels)
+
+
+def test_pixels_are_pydicoms():
+    with zipfile.ZipFile(SAMPLE) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".dcm")]
+        for name in names[::7]:
+            data = archive.read(name)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                dataset = pydicom.dcmread(io.BytesIO(data))
+                stored = dataset.pixel_array.astype(np.int32)
+            expected = stored * int(dataset.RescaleSlope) + int(dataset.RescaleIntercept)
+            expected[stored == -2000] = AIR
+            np.testing.assert_array_equal(decode_hounsfield(data), expected, err_msg=name)
