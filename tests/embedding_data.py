@@ -110,7 +110,8 @@ def make_experiment(data_dir: Path, kind: str, **data: Any) -> Any:
     fingerprints = {"train": "examples-train", "validation": "examples-validation"}
     model_id = MODEL_ID if kind == experiment.BASE else LSTM_ID
     record = {"data_fingerprints": fingerprints, **data}
-    made = experiment.open_experiment(str(data_dir), kind, model_id, CONFIG, record)
+    made = experiment.choose_experiment(str(data_dir), kind, model_id, CONFIG, record)
+    experiment.start_experiment(made, CONFIG, record)
     made.update(status=experiment.FINISHED)
     storage.write_text(made.model_file, "the model's bytes")
     return made

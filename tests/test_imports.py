@@ -3,8 +3,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import beam_pipelines
 import trainer
 
@@ -87,8 +85,7 @@ def test_help_loads_neither_beam_nor_tensorflow():
     assert not set(modules) & {"apache_beam", "tensorflow", "keras"}
 
 
-@pytest.mark.parametrize("name", ["extract_metadata", "predict"])
-def test_help_of_a_real_command(name: str):
-    found = run("-m", f"beam_pipelines.{name}", "--help")
+def test_help_of_a_real_command():
+    found = run("-m", "beam_pipelines.predict", "--help")
     assert (found.returncode, found.stderr) == (0, "")
-    assert found.stdout.startswith(f"usage: python -m beam_pipelines.{name} ")
+    assert found.stdout.startswith("usage: python -m beam_pipelines.predict ")
