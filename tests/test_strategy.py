@@ -40,6 +40,7 @@ def test_two_devices_train_to_the_same_loss_as_one(tmp_path: Path) -> None:
     )
     results = json.loads(done.stdout.splitlines()[-1])
     for kind in ("base", "lstm"):
-        assert results["two"][kind] == pytest.approx(results["one"][kind], rel=2e-5)
-        losses = results["one"][kind][:-2]
-        assert losses[-1] < losses[0]
+        # Measured: 2e-7; 2e-3 when each device clips for itself.
+        assert results["two"][kind] == pytest.approx(results["one"][kind], rel=1e-5)
+    *losses, _, _ = results["one"]["lstm"]
+    assert losses[-1] < losses[0]
