@@ -112,13 +112,3 @@ def test_imports_stay_light() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     for name in ("tensorflow", "keras", "apache_beam"):
         assert f"'{name}'" not in done.stdout
-
-
-def test_the_trainer_does_not_need_beam() -> None:
-    modules = (
-        "augmentation, backbones, base_model, input_pipeline, judging, losses, model_files, "
-        "optimizer, sequence_model, training"
-    )
-    code = f"import sys; from trainer import {modules}; print('apache_beam' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
