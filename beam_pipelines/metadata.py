@@ -193,6 +193,7 @@ class PublishMetadata:
                     for line in part:
                         subset, row = line.split(b",", 1)
                         files[subset].write(row)
+        shards.remove_stale(layout.metadata_parts, receipts)
         storage.write_json(
             layout.metadata_manifest,
             {

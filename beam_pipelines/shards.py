@@ -110,6 +110,15 @@ def for_manifest(receipt: Receipt) -> Receipt:
     return {key: value for key, value in receipt.items() if key not in left_out}
 
 
+def remove_stale(folder: str, receipts: Iterable[Receipt]) -> None:
+    """Removes the shards of a folder that are not among `receipts`: those of other runs."""
+    names = {receipt["name"] for receipt in receipts}
+    for stale in read_receipts(folder):
+        if stale["name"] not in names:
+            storage.remove(receipt_path(folder, stale["name"]))
+            storage.remove(storage.join(folder, stale["name"]))
+
+
 def publish_manifest(
     folder: str, stage: str, settings: Any, receipts: Iterable[Receipt], **totals: Any
 ) -> dict[str, Any]:
@@ -126,11 +135,7 @@ def publish_manifest(
         The manifest.
     """
     shards = sorted(receipts, key=lambda r: r["name"])
-    names = {receipt["name"] for receipt in shards}
-    for stale in read_receipts(folder):
-        if stale["name"] not in names:
-            storage.remove(receipt_path(folder, stale["name"]))
-            storage.remove(storage.join(folder, stale["name"]))
+    remove_stale(folder, shards)
     manifest = {
         "stage": stage,
         "fingerprint": fingerprint(settings, [(r["name"], r["fingerprint"]) for r in shards]),

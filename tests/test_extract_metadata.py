@@ -176,3 +176,13 @@ def test_one_slice_of_any_size(tmp_path: Path):
     extract(path, tmp_path / "data")
     (row,) = rows(tmp_path / "data", "test")
     assert (row["Rows"], row["Columns"], row["member_name"]) == ("7", "3", "own/scan.dcm")
+
+
+def test_parts_of_an_earlier_archive_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("beam_pipelines.metadata.MEMBERS_PER_PART", 2)
+    for number in (6, 3):
+        slices = archive_files(make_series("p", number))
+        extract(write_zip(tmp_path / f"{number}.zip", slices), tmp_path / "data")
+    parts = sorted(path.name for path in (tmp_path / "data" / "metadata_parts").glob("*.csv"))
+    assert parts == ["shard-00000-of-00002.csv", "shard-00001-of-00002.csv"]
+    assert len(rows(tmp_path / "data", "train")) == 3
