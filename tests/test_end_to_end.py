@@ -130,12 +130,14 @@ def test_killed_in_every_stage_it_ends_as_an_undisturbed_run(
     finish(start(archive, killed))
     check_predictions(killed)
     for path in sorted(undisturbed.rglob("shard-*")):
-        twin = killed / path.relative_to(undisturbed)
-        if path.parts[-3] in ("sequences", "embeddings", "predictions"):
-            # What a model made of the slices: the same but for the order of threads in training.
-            assert twin.exists()
+        name = path.relative_to(undisturbed)
+        if name.parts[0] in ("embeddings", "sequences", "predictions"):
+            # What a model made of slices may differ in its last digit with the order of threads,
+            # and its receipt names the model file, which holds the time of its making.
+            if not path.name.endswith(".json"):
+                assert (killed / name).stat().st_size == path.stat().st_size, name
         else:
-            assert twin.read_bytes() == path.read_bytes(), path
+            assert (killed / name).read_bytes() == path.read_bytes(), name
     names = {str(p.relative_to(undisturbed)) for p in undisturbed.rglob("shard-*")}
     assert {str(p.relative_to(killed)) for p in killed.rglob("shard-*")} == names
     assert storage.glob(f"{killed}/**/*.tmp-*") == []
