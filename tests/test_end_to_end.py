@@ -92,7 +92,7 @@ def shard_times(data_dir: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in data_dir.rglob("shard-*.tfrecord")}
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 def test_from_archive_to_predictions(archive: Path, tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     errors = finish(start(archive, data_dir))
