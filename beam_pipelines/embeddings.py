@@ -68,16 +68,13 @@ def score_examples(
     """
     import tensorflow as tf
 
-    def records() -> Iterator[bytes]:
-        with storage.open_read(path) as file:
-            for _, data in tfrecord.read_records(file, path):
-                yield data
-
     def parse(record: Any) -> tuple[Any, Any]:
         return record, schema.parse_example(record, scorer.image_size)["image"]
 
     dataset = (
-        tf.data.Dataset.from_generator(records, output_signature=tf.TensorSpec((), tf.string))
+        tf.data.Dataset.from_generator(
+            lambda: tfrecord.read_file(path), output_signature=tf.TensorSpec((), tf.string)
+        )
         .map(parse, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(scorer.batch_size)
         .prefetch(2)

@@ -11,11 +11,11 @@ import numpy as np
 from beam_pipelines import images, schema, shards, tfrecord
 from beam_pipelines.archive import Archive, open_archive
 from beam_pipelines.dicom import BadSliceError
-from beam_pipelines.layout import DataLayout, shard_name
+from beam_pipelines.layout import SPLITS, DataLayout, shard_name
 from beam_pipelines.member import BadMemberError
 from beam_pipelines.metadata import SliceReference
 from beam_pipelines.pixels import decode_hounsfield
-from beam_pipelines.quarantine import BadSlice, write_quarantine
+from beam_pipelines.quarantine import BadSlice, settle
 from beam_pipelines.slice_order import gaps, slice_order, slice_positions
 from beam_pipelines.splits import shard_of, split_of
 from beam_pipelines.windowing import Windowing
@@ -263,12 +263,8 @@ class PublishExamples:
     def __call__(self, receipts: list[shards.Receipt]) -> None:
         """Publishes; raises UserError where too many slices are bad."""
         layout = DataLayout(self.data_dir)
-        bad = [BadSlice(*row) for receipt in receipts for row in receipt["quarantined"]]
-        written = sum(receipt["num_slices"] for receipt in receipts)
-        shards.check_complete(STAGE, self.num_slices, written + len(bad))
-        report = write_quarantine(layout, STAGE, bad)
-        shards.check_bad_fraction(STAGE, len(bad), self.num_slices, self.max_bad_fraction, report)
-        for split in ("train", "validation", "test"):
+        settle(layout, STAGE, receipts, self.num_slices, self.max_bad_fraction)
+        for split in SPLITS:
             mine = [receipt for receipt in receipts if receipt["split"] == split]
             counts = sum(
                 (np.array(r["label_counts"]) for r in mine), np.zeros(schema.NUM_LABELS, np.int64)

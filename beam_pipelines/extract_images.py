@@ -21,7 +21,7 @@ from beam_pipelines.metadata import (
 )
 from beam_pipelines.pixels import decode_hounsfield
 from beam_pipelines.progress import report
-from beam_pipelines.quarantine import BadSlice, write_quarantine
+from beam_pipelines.quarantine import BadSlice, settle
 from beam_pipelines.windowing import Windowing
 from configs import Window
 from configs.sections import DEFAULT_WINDOWS
@@ -138,11 +138,8 @@ class PublishImages:
 
     def __call__(self, receipts: list[shards.Receipt]) -> None:
         """Publishes; raises UserError where too many slices are bad."""
-        bad = [BadSlice(*row) for receipt in receipts for row in receipt["quarantined"]]
-        written = sum(receipt["num_slices"] for receipt in receipts)
-        shards.check_complete(STAGE, self.num_slices, written + len(bad))
-        path = write_quarantine(DataLayout(self.data_dir), STAGE, bad)
-        shards.check_bad_fraction(STAGE, len(bad), self.num_slices, self.max_bad_fraction, path)
+        layout = DataLayout(self.data_dir)
+        settle(layout, STAGE, receipts, self.num_slices, self.max_bad_fraction)
 
 
 def choose(layout: DataLayout, subsets: Sequence[str], choice: Choice) -> list[SliceReference]:

@@ -16,7 +16,7 @@ from beam_pipelines.dicom import BadSliceError
 from beam_pipelines.errors import UserError, require
 from beam_pipelines.layout import DataLayout, shard_name
 from beam_pipelines.member import BadMemberError, Member
-from beam_pipelines.quarantine import BadSlice, write_quarantine
+from beam_pipelines.quarantine import BadSlice, settle
 from beam_pipelines.splits import subset_of
 
 STAGE = "extract_metadata"
@@ -174,11 +174,8 @@ class PublishMetadata:
         """Merges; raises UserError where too many slices are bad."""
         layout = DataLayout(self.data_dir)
         receipts = sorted(receipts, key=lambda r: r["name"])
-        bad = [BadSlice(*row) for receipt in receipts for row in receipt["quarantined"]]
         counts = {s: sum(r[s] for r in receipts) for s in ("train", "test")}
-        shards.check_complete(STAGE, self.num_members, sum(counts.values()) + len(bad))
-        report = write_quarantine(layout, STAGE, bad)
-        shards.check_bad_fraction(STAGE, len(bad), self.num_members, self.max_bad_fraction, report)
+        num_bad = settle(layout, STAGE, receipts, self.num_members, self.max_bad_fraction)
         with (
             storage.open_atomic(layout.metadata_csv("train")) as train,
             storage.open_atomic(layout.metadata_csv("test")) as test,
@@ -201,7 +198,7 @@ class PublishMetadata:
                 "fingerprint": shards.fingerprint([r["fingerprint"] for r in receipts]),
                 "num_members": self.num_members,
                 "num_slices": counts,
-                "num_quarantined": len(bad),
+                "num_quarantined": num_bad,
             },
         )
 

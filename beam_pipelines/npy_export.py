@@ -80,10 +80,9 @@ def _shapes(manifest: dict[str, Any], longest_id: int) -> dict[str, tuple[tuple[
 
 def _read(folder: str, manifest: dict[str, Any]) -> Iterator[schema.Sequence]:
     for shard in manifest["shards"]:
-        path = storage.join(folder, shard["name"])
-        with storage.open_read(path) as file:
-            for _, data in tfrecord.read_records(file, path):
-                yield schema.decode_sequence(data)
+        yield from map(
+            schema.decode_sequence, tfrecord.read_file(storage.join(folder, shard["name"]))
+        )
 
 
 def _longest_id(folder: str, manifest: dict[str, Any]) -> int:

@@ -106,23 +106,22 @@ class PredictionBuilder:
 
     def _score_windows(self, path: str) -> Iterator[tuple[str, np.ndarray]]:
         """Image id and probabilities (6,) of every slice of every window."""
-        with storage.open_read(path) as file:
-            records = (schema.decode_sequence(d) for _, d in tfrecord.read_records(file, path))
-            for batch in _batches(records, self._scorer.batch_size):
-                logits = self._scorer(
-                    {
-                        "embeddings": np.stack([s.embeddings for s in batch]),
-                        "logits": np.stack([s.logits for s in batch]),
-                        "slice_features": np.stack([s.slice_features for s in batch]),
-                        "mask": np.stack([s.mask for s in batch]).astype(bool),
-                    }
+        records = map(schema.decode_sequence, tfrecord.read_file(path))
+        for batch in _batches(records, self._scorer.batch_size):
+            logits = self._scorer(
+                {
+                    "embeddings": np.stack([s.embeddings for s in batch]),
+                    "logits": np.stack([s.logits for s in batch]),
+                    "slice_features": np.stack([s.slice_features for s in batch]),
+                    "mask": np.stack([s.mask for s in batch]).astype(bool),
+                }
+            )
+            for sequence, rows in zip(batch, to_probabilities(logits), strict=True):
+                yield from (
+                    (image_id, row)
+                    for image_id, row in zip(sequence.image_ids, rows, strict=True)
+                    if image_id
                 )
-                for sequence, rows in zip(batch, to_probabilities(logits), strict=True):
-                    yield from (
-                        (image_id, row)
-                        for image_id, row in zip(sequence.image_ids, rows, strict=True)
-                        if image_id
-                    )
 
 
 def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
@@ -191,7 +190,6 @@ class PublishPredictions:
             f"{len(rows) - len(self.scored) + len(missing)} predictions are of no slice; run the "
             "stages from build_examples on again",
         )
-        priors = [f"{p:.9f}" for p in np.clip(self.priors, _SMALLEST, 1.0 - _SMALLEST)]
         with storage.open_atomic(self.output) as file:
             file.write(b"ID,Label\n")
             for image_id in self.scored:

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from beam_pipelines import storage
+from beam_pipelines import shards, storage
 from beam_pipelines.layout import DataLayout
 
 
@@ -36,6 +36,38 @@ def write_quarantine(layout: DataLayout, stage: str, slices: Iterable[BadSlice])
     path = layout.quarantine_csv(stage)
     storage.write_text(path, text.getvalue())
     return path
+
+
+def settle(
+    layout: DataLayout,
+    stage: str,
+    receipts: Iterable[shards.Receipt],
+    slices_in: int,
+    max_bad_fraction: float,
+) -> int:
+    """Writes a stage's quarantine file and checks that every slice that came in is accounted for.
+
+    Args:
+        layout: the data root.
+        stage: the stage's name.
+        receipts: of all its shards; the quarantine is theirs together.
+        slices_in: slices that came in.
+        max_bad_fraction: largest share of them that may be in quarantine.
+
+    Returns:
+        The number of slices in quarantine.
+
+    Raises:
+        RuntimeError: slices are neither written nor quarantined.
+        UserError: too many are bad.
+    """
+    receipts = list(receipts)
+    bad = [BadSlice(*row) for receipt in receipts for row in receipt["quarantined"]]
+    written = sum(receipt["num_slices"] for receipt in receipts)
+    shards.check_complete(stage, slices_in, written + len(bad))
+    report = write_quarantine(layout, stage, bad)
+    shards.check_bad_fraction(stage, len(bad), slices_in, max_bad_fraction, report)
+    return len(bad)
 
 
 def _printable(cell: str) -> str:

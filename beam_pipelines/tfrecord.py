@@ -11,6 +11,8 @@ from typing import IO
 
 import google_crc32c
 
+from beam_pipelines import storage
+
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
 # Bytes around the data of a record.
@@ -64,3 +66,10 @@ def read_records(file: IO[bytes], where: str) -> Iterator[tuple[int, bytes]]:
     while (data := read_record(file, where)) is not None:
         yield offset, data
         offset += len(data) + OVERHEAD
+
+
+def read_file(path: str) -> Iterator[bytes]:
+    """Yields the data of every record of a file, local or in a bucket."""
+    with storage.open_read(path) as file:
+        for _, data in read_records(file, path):
+            yield data

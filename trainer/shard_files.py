@@ -47,9 +47,7 @@ class ShardFolder:
     def records(self) -> Iterator[bytes]:
         """Every serialized record once, in the order of the shards."""
         for path in self.paths:
-            with storage.open_read(path) as file:
-                for _, data in tfrecord.read_records(file, path):
-                    yield data
+            yield from tfrecord.read_file(path)
 
 
 def read_folder(folder: str, made_by: str) -> ShardFolder:
