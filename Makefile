@@ -29,7 +29,9 @@ $(STAMP): $(LOCK) pyproject.toml
 		f"error: Python 3.11 or later is needed, but {sys.executable} is {v[0]}.{v[1]}; \
 	give another with make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --require-hashes -r $(LOCK)
+	@# --no-deps: the lock is complete, and pip 23 looks up extras anew, past the pinned version.
+	$(VENV)/bin/python -m pip install --quiet --no-deps --require-hashes -r $(LOCK)
+	$(VENV)/bin/python -m pip check
 	$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@rm -f $(VENV)/.installed-*
 	@touch $@
