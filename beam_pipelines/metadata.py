@@ -13,6 +13,7 @@ from typing import IO, Any, NamedTuple
 from beam_pipelines import dicom, shards, storage
 from beam_pipelines.archive import Archive, open_archive
 from beam_pipelines.dicom import BadSliceError
+from beam_pipelines.dicom_elements import COLUMN_COUNTS
 from beam_pipelines.errors import UserError, require
 from beam_pipelines.layout import DataLayout, shard_name
 from beam_pipelines.member import BadMemberError, Member
@@ -245,7 +246,7 @@ def parse_reference(line: str, subset: str) -> SliceReference:
     row = dict(zip(COLUMNS, next(csv.reader([line])), strict=True))
 
     def numbers(keyword: str) -> tuple[float, ...]:
-        count = dicom.COLUMN_COUNTS[keyword]
+        count = COLUMN_COUNTS[keyword]
         return tuple(float(row[f"{keyword}_{i}"]) for i in range(count))
 
     name, *rest = (row[column] for column in _MEMBER_COLUMNS)

@@ -9,10 +9,11 @@ threads. Layout and field names follow PKWARE's APPNOTE 6.3, sections 4.3.7 (loc
 
 import os
 import struct
+import zlib
 from collections.abc import Iterator
 
+import deflate
 import numpy as np
-from isal import isal_zlib
 
 from beam_pipelines import storage
 from beam_pipelines.errors import UserError
@@ -101,11 +102,10 @@ class ZipArchive:
         compressed = self._compressed(member, member.compressed_size)
         if len(compressed) < member.compressed_size:
             raise BadMemberError("the archive ends inside this member")
-        data = _inflate(compressed, member, member.size + 1)
+        data = _inflate(compressed, member)
         if len(data) != member.size:
-            more = " or more" if len(data) > member.size else ""
-            raise BadMemberError(f"inflates to {len(data)} bytes{more}, not {member.size}")
-        if isal_zlib.crc32(data) != member.crc:
+            raise BadMemberError(f"inflates to {len(data)} bytes, not {member.size}")
+        if deflate.crc32(data) != member.crc:
             raise BadMemberError("wrong CRC-32")
         return data
 
@@ -114,7 +114,7 @@ class ZipArchive:
         size = min(size, member.size)
         # Headers deflate poorly at worst: as many bytes as asked for are enough, bar stored blocks.
         length = min(member.compressed_size, size + 64)
-        return _inflate(self._compressed(member, length), member, size)
+        return _inflate_head(self._compressed(member, length), member, size)
 
     def _compressed(self, member: Member, length: int) -> bytes:
         if member.flags & _ENCRYPTED:
@@ -144,13 +144,26 @@ class ZipArchive:
         return member._replace(offset=member.offset + self._prefix)
 
 
-def _inflate(data: bytes, member: Member, size: int) -> bytes:
+def _inflate(data: bytes, member: Member) -> bytes:
+    """A whole member; libdeflate takes 0.6 ms for a slice, isal 0.83 and zlib 1.3."""
+    if member.method == _STORED:
+        return data
+    try:
+        return deflate.deflate_decompress(data, member.size)
+    except deflate.DeflateError:
+        # It does not say what is wrong: damaged, cut short, or more than it should be.
+        found = len(_inflate_head(data, member, member.size + 1))
+    more = " or more" if found > member.size else ""
+    raise BadMemberError(f"inflates to {found} bytes{more}, not {member.size}")
+
+
+def _inflate_head(data: bytes, member: Member, size: int) -> bytes:
     """Up to `size` bytes: a member that inflates to more than it says takes no more memory."""
     if member.method == _STORED:
         return data[:size]
     try:
-        return isal_zlib.decompressobj(wbits=-15).decompress(data, size)
-    except isal_zlib.IsalError as error:  # type: ignore[misc]
+        return zlib.decompressobj(wbits=-15).decompress(data, size)
+    except zlib.error as error:
         raise BadMemberError(f"damaged deflate stream: {error}") from None
 
 

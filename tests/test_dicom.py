@@ -10,6 +10,7 @@ from pydicom.uid import (
 from synthetic import make_dicom, tilted, with_tag_cut, without_preamble
 
 from beam_pipelines import dicom
+from beam_pipelines.dicom_elements import read_elements
 from beam_pipelines.dicom import HEADER_COLUMNS, BadSliceError, read_header
 
 SYNTAXES = [
@@ -157,8 +158,8 @@ def test_without_pixel_data_there_is_no_header():
 
 
 def test_number_has_a_default():
-    dataset, _ = dicom.read_dataset(make_dicom(omit=["RescaleSlope"]))
-    assert dicom.number(dataset, "RescaleSlope", 1.0) == 1.0
-    assert dicom.number(dataset, "RescaleIntercept") == -1024.0
+    elements = read_elements(make_dicom(omit=["RescaleSlope"]))
+    assert dicom.number(elements, "RescaleSlope", 1.0) == 1.0
+    assert dicom.number(elements, "RescaleIntercept") == -1024.0
     with pytest.raises(BadSliceError, match="RescaleSlope is absent"):
-        dicom.number(dataset, "RescaleSlope")
+        dicom.number(elements, "RescaleSlope")

@@ -20,7 +20,7 @@ from pydicom.uid import (
 from synthetic import make_dataset, make_dicom, random_hounsfield
 
 from beam_pipelines.dicom import BadSliceError, read_header
-from beam_pipelines.pixels import AIR, decode_hounsfield, to_hounsfield
+from beam_pipelines.pixels import AIR, Rescale, decode_hounsfield
 
 NATIVE = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
 SYNTAXES = [*NATIVE, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian]
@@ -193,7 +193,7 @@ DAMAGED = [
 @pytest.mark.parametrize("bits_stored", [0, 17, -1])
 def test_bits_stored_is_checked(bits_stored: int):
     with pytest.raises(BadSliceError, match="BitsStored"):
-        to_hounsfield(np.zeros((1, 1), np.int16), bits_stored, True, 1.0, 0.0, [])
+        Rescale(bits_stored, signed=True, slope=1.0, intercept=0.0)
 
 
 def greyscale_files() -> list[Path]:
