@@ -1,4 +1,4 @@
-"""Windows a slice and shrinks it to at most half its side, in one pass over its pixels.
+"""Windows a slice and shrinks it, down to half its side, in one pass over its pixels.
 
 The result is that of windowing first and then averaging over areas, as `cv2.INTER_AREA` does:
 window the pixel, then each output pixel is the mean of the input area that it covers. OpenCV takes
@@ -34,8 +34,9 @@ def pack(grey: np.ndarray) -> np.ndarray:
     return words[:, 0] | words[:, 1] << np.uint64(_LANE) | words[:, 2] << np.uint64(2 * _LANE)
 
 
-def can_shrink(rows: int, columns: int, size: int) -> bool:
+def can_shrink(shape: tuple[int, ...], size: int) -> bool:
     """Whether `shrink` does this: a square of more than `size` and at most twice as many pixels."""
+    rows, columns = shape
     return rows == columns and size < rows <= 2 * size
 
 
@@ -54,7 +55,7 @@ def shrink(stored: np.ndarray, packed: np.ndarray, size: int) -> np.ndarray:
     Raises:
         ValueError: the shape is none that this can shrink.
     """
-    if not can_shrink(*stored.shape, size):
+    if not can_shrink(stored.shape, size):
         raise ValueError(f"cannot shrink {stored.shape} to {size}; see can_shrink")
     bits = stored.view(np.uint16)
     image = np.empty((size, size, _CHANNELS), np.uint8)

@@ -1,28 +1,25 @@
 """Joins slices, metadata and labels into shards of example records, split by patient."""
 
-import csv
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from beam_pipelines import options, shards, storage
-from beam_pipelines.errors import UserError
+from beam_pipelines.errors import require
 from beam_pipelines.examples import (
     STAGE,
     ExampleBuilder,
     PublishExamples,
-    attach_label,
-    shard_key,
+    ShardKey,
+    batch_by_shard,
 )
 from beam_pipelines.layout import SPLITS, DataLayout
-from beam_pipelines.metadata import (
-    open_described_archive,
-    parse_reference,
-    read_metadata_manifest,
-)
+from beam_pipelines.metadata import open_described_archive, read_metadata_manifest
 from beam_pipelines.progress import report
 from beam_pipelines.splits import shards_for
 from configs import ExamplesConfig, add_flags, load_config, override
+
+# Rows that are sorted into shards at once: what goes to one shard travels as one element.
+_ROWS_A_BATCH = 4096
 
 _DESCRIPTION = """\
 Reads every slice once, turns it into an image whose channels are CT windows, and writes it with its
@@ -52,29 +49,6 @@ def num_shards(num_slices: dict[str, int], config: ExamplesConfig) -> dict[str, 
     return {split: shards_for(sizes[split], config.slices_per_shard) for split in SPLITS}
 
 
-def _parse_label(line: str) -> tuple[str, tuple[int, ...]]:
-    image_id, *values = next(csv.reader([line]))
-    return image_id, tuple(map(int, values))
-
-
-def _key_by_image_id(line: str, subset: str) -> tuple[str, Any]:
-    reference = parse_reference(line, subset)
-    return reference.image_id, reference
-
-
-@dataclass(frozen=True)
-class _Join:
-    """References of an image id, keyed by their shard, with the id's labels."""
-
-    config: ExamplesConfig
-    num_shards: dict[str, int]
-
-    def __call__(self, item: tuple[str, dict[str, Iterable[Any]]]) -> Iterable[tuple[Any, Any]]:
-        _, found = item
-        for reference in attach_label(found["references"], found["labels"]):
-            yield shard_key(reference, self.config, self.num_shards), reference
-
-
 def run(argv: Sequence[str] | None = None) -> None:
     """Runs the stage; see `--help`."""
     parser = options.make_parser("beam_pipelines.build_examples", _DESCRIPTION)
@@ -89,55 +63,55 @@ def run(argv: Sequence[str] | None = None) -> None:
     layout = DataLayout(args.data_dir)
     metadata = read_metadata_manifest(layout)
     open_described_archive(args.archive, metadata)
-    if metadata["num_slices"]["train"] and not storage.exists(layout.reshaped_labels_csv):
-        raise UserError(
-            f"{layout.reshaped_labels_csv}: no such file; "
-            "run python -m beam_pipelines.process_labels first"
-        )
+    labels_csv = layout.reshaped_labels_csv if storage.exists(layout.reshaped_labels_csv) else None
+    require(
+        labels_csv is not None or metadata["num_slices"]["train"] == 0,
+        f"{layout.reshaped_labels_csv}: no such file; "
+        "run python -m beam_pipelines.process_labels first",
+    )
     shard_counts = num_shards(metadata["num_slices"], config)
-    builder = ExampleBuilder(args.archive, args.data_dir, config, shard_counts)
+    builder = ExampleBuilder(args.archive, args.data_dir, config, shard_counts, labels_csv)
     total = sum(metadata["num_slices"].values())
     publish = PublishExamples(args.data_dir, config, total, args.max_bad_fraction)
     for split in SPLITS:
         shards.retract_manifest(layout.examples(split))
 
-    with options.run_pipeline(pipeline_options) as pipeline:
-        _build_graph(pipeline, layout, builder, publish)
     from beam_pipelines.transforms import count_slices
 
+    with options.run_pipeline(pipeline_options, STAGE, total) as pipeline:
+        _build_graph(pipeline, layout, builder, publish)
     report(STAGE, count_slices(pipeline.result, STAGE), layout)
 
 
 def _build_graph(
     pipeline: Any, layout: DataLayout, builder: ExampleBuilder, publish: PublishExamples
 ) -> None:
-    """References -> join with labels -> group by shard -> one worker reads and writes a shard."""
+    """Rows -> batches a shard -> group by shard -> one worker reads and writes a shard."""
     import apache_beam as beam
 
     from beam_pipelines.transforms import BuildShards, PublishShards
 
-    references = [
+    batches = [
         pipeline
         | f"Read{subset.title()}Metadata"
         >> beam.io.ReadFromText(layout.metadata_csv(subset), skip_header_lines=1)
-        | f"Parse{subset.title()}References" >> beam.Map(_key_by_image_id, subset)
+        | f"Batch{subset.title()}Rows" >> beam.BatchElements(_ROWS_A_BATCH, _ROWS_A_BATCH)
+        | f"Batch{subset.title()}ByShard"
+        >> beam.FlatMap(batch_by_shard, subset, builder.config, builder.num_shards)
         for subset in ("train", "test")
-    ] | "FlattenReferences" >> beam.Flatten()
-    if storage.exists(layout.reshaped_labels_csv):
-        lines = pipeline | "ReadLabels" >> beam.io.ReadFromText(
-            layout.reshaped_labels_csv, skip_header_lines=1
-        )
-        labels = lines | "ParseLabels" >> beam.Map(_parse_label)
-    else:
-        labels = pipeline | "NoLabels" >> beam.Create([])
+    ]
     receipts = (
-        {"references": references, "labels": labels}
-        | "GroupByImageId" >> beam.CoGroupByKey()
-        | "AttachLabels" >> beam.FlatMap(_Join(builder.config, builder.num_shards))
+        batches
+        | "FlattenBatches" >> beam.Flatten()
         | "GroupByShard" >> beam.GroupByKey()
+        | "ListBatches" >> beam.MapTuple(_list_batches)
         | "WriteExamples" >> BuildShards(builder)
     )
     receipts | "PublishExamples" >> PublishShards(publish)
+
+
+def _list_batches(key: ShardKey, batches: Iterable[bytes]) -> tuple[ShardKey, list[bytes]]:
+    return key, list(batches)
 
 
 if __name__ == "__main__":

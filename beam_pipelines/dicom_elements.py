@@ -1,9 +1,9 @@
 """The elements before a DICOM file's pixel data: an allow-list of keywords, as text.
 
-Uncompressed little-endian files, all of the RSNA archive, are walked here element by element: 15
-microseconds a header, where pydicom takes 400. Whatever this walk does not know for certain (another
-transfer syntax, a sequence of undefined length, a text that is not plain ASCII) pydicom reads; both
-give the same values, which the tests hold them to.
+Uncompressed little-endian files, all of the RSNA archive, are walked here element by element: 17
+microseconds a header, where pydicom takes 290. Whatever this walk does not know for certain, such
+as another transfer syntax, a sequence of undefined length or a text that is not plain ASCII,
+pydicom reads; both give the same values, which the tests hold them to.
 """
 
 import io
@@ -62,9 +62,7 @@ _TRANSFER_SYNTAX_UID = 0x00020010
 _PREAMBLE = 128
 
 # Explicit VRs by the form of their length (PS3.5 7.1.2): two bytes, or two reserved and four.
-_SHORT_VRS = frozenset(
-    b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split()
-)
+_SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _EXPLICIT = struct.Struct("<HH2sH")
 _LENGTH = struct.Struct("<I")
@@ -160,7 +158,7 @@ def walk(data: bytes) -> WalkedElements | None:
         return None
     explicit = syntax == ExplicitVRLittleEndian
     # A data set that is explicit after all: pydicom looks at the same two bytes.
-    if not explicit and data[position + 4 : position + 6] in _SHORT_VRS | _LONG_VRS:
+    if not explicit and bytes(data[position + 4 : position + 6]) in _SHORT_VRS | _LONG_VRS:
         return None
     found: dict[int, bytes] = {}
     position = _walk_to(_PIXEL_GROUP - 1, data, position, explicit, found)

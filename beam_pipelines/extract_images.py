@@ -13,15 +13,11 @@ from beam_pipelines.dicom import BadSliceError
 from beam_pipelines.errors import UserError, require
 from beam_pipelines.layout import DataLayout
 from beam_pipelines.member import BadMemberError
-from beam_pipelines.metadata import (
-    SliceReference,
-    open_described_archive,
-    read_metadata_manifest,
-    read_references,
-)
+from beam_pipelines.metadata import open_described_archive, read_metadata_manifest
 from beam_pipelines.pixels import decode_hounsfield
-from beam_pipelines.progress import report
+from beam_pipelines.progress import Advance, no_progress, report
 from beam_pipelines.quarantine import BadSlice, settle
+from beam_pipelines.slice_references import SliceReference, read_references
 from beam_pipelines.windowing import Windowing
 from configs import Window
 from configs.sections import DEFAULT_WINDOWS
@@ -95,7 +91,7 @@ class ImageBuilder:
         self._archive = open_archive(self.archive_path)
         self._windowing = Windowing(self.windows)
 
-    def build(self, task: list[SliceReference]) -> shards.Receipt:
+    def build(self, task: list[SliceReference], advance: Advance = no_progress) -> shards.Receipt:
         """Writes a task's images; see `transforms.Builder`."""
         bad: list[BadSlice] = []
         for reference in task:
@@ -107,6 +103,7 @@ class ImageBuilder:
                 continue
             with storage.open_atomic(self._path(reference.image_id)) as file:
                 file.write(data)
+        advance(len(task) - len(bad), len(bad))
         return {"slices_in": len(task), "num_slices": len(task) - len(bad), "quarantined": bad}
 
     def _render(self, reference: SliceReference) -> bytes:
@@ -198,7 +195,7 @@ def run(argv: Sequence[str] | None = None) -> None:
 
     from beam_pipelines.transforms import BuildShards, PublishShards, count_slices
 
-    with options.run_pipeline(pipeline_options) as pipeline:
+    with options.run_pipeline(pipeline_options, STAGE, len(chosen)) as pipeline:
         (
             pipeline
             | "CreateTasks" >> beam.Create(tasks)

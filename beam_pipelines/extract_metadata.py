@@ -9,9 +9,10 @@ from beam_pipelines.layout import DataLayout
 from beam_pipelines.metadata import (
     STAGE,
     MetadataBuilder,
-    PublishMetadata,
     member_ranges,
+    read_metadata_manifest,
 )
+from beam_pipelines.metadata_merge import PublishMetadata
 from beam_pipelines.progress import report
 
 _DESCRIPTION = """\
@@ -49,14 +50,19 @@ def run(argv: Sequence[str] | None = None) -> None:
 
     from beam_pipelines.transforms import BuildShards, PublishShards, count_slices
 
-    with options.run_pipeline(pipeline_options) as pipeline:
+    with options.run_pipeline(pipeline_options, STAGE, num_members) as pipeline:
         (
             pipeline
             | "CreateRanges" >> beam.Create(ranges)
             | "ReadHeaders" >> BuildShards(builder)
             | "PublishMetadata" >> PublishShards(publish)
         )
-    report(STAGE, count_slices(pipeline.result, STAGE), layout)
+    counts = count_slices(pipeline.result, STAGE)
+    # Members whose id another one has are found when all parts are there.
+    manifest = read_metadata_manifest(layout)
+    counts["slices_written"] = sum(manifest["num_slices"].values())
+    counts["slices_quarantined"] = manifest["num_quarantined"]
+    report(STAGE, counts, layout)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Metadata of slices: one CSV row a slice, and how it is read back as a reference to the slice.
+"""Metadata of slices: one CSV row a slice.
 
 The rows are made in parts, one a range of the archive's members, and merged into
 `train_metadata.csv` and `test_metadata.csv` when all parts are there.
@@ -13,54 +13,23 @@ from typing import IO, Any, NamedTuple
 from beam_pipelines import dicom, shards, storage
 from beam_pipelines.archive import Archive, open_archive
 from beam_pipelines.dicom import BadSliceError
-from beam_pipelines.dicom_elements import COLUMN_COUNTS
 from beam_pipelines.errors import UserError, require
 from beam_pipelines.layout import DataLayout, shard_name
 from beam_pipelines.member import BadMemberError, Member
-from beam_pipelines.quarantine import BadSlice, settle
+from beam_pipelines.progress import Advance, no_progress
+from beam_pipelines.quarantine import BadSlice
+from beam_pipelines.slice_references import COLUMNS
 from beam_pipelines.splits import subset_of
 
 STAGE = "extract_metadata"
 HOW_TO_MAKE = "python -m beam_pipelines.extract_metadata"
 MEMBERS_PER_PART = 4096
+# How often a part says how far it is.
+_MEMBERS_AT_ONCE = 256
 # Raise it when a row's columns or their meaning change.
 _VERSION = 1
-_MEMBER_COLUMNS = tuple(f"member_{name}" for name in Member._fields)
-COLUMNS = (*dicom.HEADER_COLUMNS, *_MEMBER_COLUMNS)
 # Bytes of a file that are read first; RSNA headers take 800, with private elements seldom 64 KB.
 _HEAD_SIZES = (4096, 1 << 18)
-
-
-class SliceReference(NamedTuple):
-    """What is shuffled in place of a slice: who it belongs to, where it lies, where its bytes are.
-
-    Attributes:
-        image_id: SOPInstanceUID.
-        patient_id: PatientID.
-        study_instance_uid: StudyInstanceUID.
-        series_instance_uid: SeriesInstanceUID.
-        subset: train or test part of the archive.
-        instance_number: InstanceNumber, or None.
-        image_position_patient: x, y, z in mm.
-        image_orientation_patient: direction cosines of a row, then of a column.
-        pixel_spacing_mm: mean of PixelSpacing; 0 where it is absent.
-        member: the archive's member.
-        label: 0 or 1 for each subtype, or None where the slice has no labels.
-        problem: why the slice cannot be used, "" where it can.
-    """
-
-    image_id: str
-    patient_id: str
-    study_instance_uid: str
-    series_instance_uid: str
-    subset: str
-    instance_number: int | None
-    image_position_patient: tuple[float, ...]
-    image_orientation_patient: tuple[float, ...]
-    pixel_spacing_mm: float
-    member: Member
-    label: tuple[int, ...] | None = None
-    problem: str = ""
 
 
 class MemberRange(NamedTuple):
@@ -121,31 +90,29 @@ class MetadataBuilder:
         """Opens the archive."""
         self._archive = open_archive(self.archive_path)
 
-    def build(self, task: MemberRange) -> shards.Receipt:
+    def build(self, task: MemberRange, advance: Advance = no_progress) -> shards.Receipt:
         """Writes one part; see `transforms.Builder`."""
         assert self._archive is not None, "setup comes first"
         members = [self._archive.member(i) for i in range(task.start, task.end)]
         name = shard_name(task.part, self.num_parts, "csv")
         expected = shards.fingerprint(STAGE, _VERSION, COLUMNS, members)
         return shards.build_shard(
-            self.folder, name, expected, lambda file: self._write(file, members)
+            self.folder, name, expected, lambda file: self._write(file, members, advance)
         )
 
-    def _write(self, file: IO[bytes], members: list[Member]) -> shards.Receipt:
-        assert self._archive is not None, "setup comes first"
+    def _write(self, file: IO[bytes], members: list[Member], advance: Advance) -> shards.Receipt:
         bad: list[BadSlice] = []
         counts = {"train": 0, "test": 0}
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         writer = csv.writer(text, lineterminator="\n")
-        for member in members:
-            subset = subset_of(member.name)
-            try:
-                header = read_member_header(self._archive, member)
-            except (BadMemberError, BadSliceError) as error:
-                bad.append(BadSlice(member.name, "", subset, STAGE, str(error)))
-                continue
-            writer.writerow([subset, *header.columns, *member])
-            counts[subset] += 1
+        for start in range(0, len(members), _MEMBERS_AT_ONCE):
+            block = members[start : start + _MEMBERS_AT_ONCE]
+            num_bad = len(bad)
+            for subset, row in self._rows(block, bad):
+                writer.writerow([subset, *row])
+                counts[subset] += 1
+            newly_bad = len(bad) - num_bad
+            advance(len(block) - newly_bad, newly_bad)
         text.detach()
         return {
             "slices_in": len(members),
@@ -154,54 +121,19 @@ class MetadataBuilder:
             "quarantined": bad,
         }
 
-
-@dataclass(frozen=True)
-class PublishMetadata:
-    """Merges the parts into the metadata files once all are there.
-
-    Attributes:
-        data_dir: data root.
-        archive_path: what the manifest names as the source.
-        num_members: DICOM members of the archive.
-        max_bad_fraction: largest share of them that may be in quarantine.
-    """
-
-    data_dir: str
-    archive_path: str
-    num_members: int
-    max_bad_fraction: float
-
-    def __call__(self, receipts: list[shards.Receipt]) -> None:
-        """Merges; raises UserError where too many slices are bad."""
-        layout = DataLayout(self.data_dir)
-        receipts = sorted(receipts, key=lambda r: r["name"])
-        counts = {s: sum(r[s] for r in receipts) for s in ("train", "test")}
-        num_bad = settle(layout, STAGE, receipts, self.num_members, self.max_bad_fraction)
-        with (
-            storage.open_atomic(layout.metadata_csv("train")) as train,
-            storage.open_atomic(layout.metadata_csv("test")) as test,
-        ):
-            files = {b"train": train, b"test": test}
-            for file in files.values():
-                file.write((",".join(COLUMNS) + "\n").encode())
-            for receipt in receipts:
-                with storage.open_read(
-                    storage.join(layout.metadata_parts, receipt["name"])
-                ) as part:
-                    for line in part:
-                        subset, row = line.split(b",", 1)
-                        files[subset].write(row)
-        shards.remove_stale(layout.metadata_parts, receipts)
-        storage.write_json(
-            layout.metadata_manifest,
-            {
-                "archive": self.archive_path,
-                "fingerprint": shards.fingerprint([r["fingerprint"] for r in receipts]),
-                "num_members": self.num_members,
-                "num_slices": counts,
-                "num_quarantined": num_bad,
-            },
-        )
+    def _rows(
+        self, members: list[Member], bad: list[BadSlice]
+    ) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """Subset and row of each member; what has none is added to `bad`."""
+        assert self._archive is not None, "setup comes first"
+        for member in members:
+            subset = subset_of(member.name)
+            try:
+                header = read_member_header(self._archive, member)
+            except (BadMemberError, BadSliceError) as error:
+                bad.append(BadSlice(member.name, "", subset, STAGE, str(error)))
+            else:
+                yield subset, (*header.columns, *member)
 
 
 def read_metadata_manifest(layout: DataLayout) -> dict[str, Any]:
@@ -234,39 +166,3 @@ def open_described_archive(path: str, manifest: dict[str, Any]) -> Archive:
         f"({manifest['archive']}), or run {HOW_TO_MAKE} again",
     )
     return archive
-
-
-def parse_reference(line: str, subset: str) -> SliceReference:
-    """Reads a row of a metadata file.
-
-    Args:
-        line: the row's text.
-        subset: train or test, by the file that it is from.
-    """
-    row = dict(zip(COLUMNS, next(csv.reader([line])), strict=True))
-
-    def numbers(keyword: str) -> tuple[float, ...]:
-        count = COLUMN_COUNTS[keyword]
-        return tuple(float(row[f"{keyword}_{i}"]) for i in range(count))
-
-    name, *rest = (row[column] for column in _MEMBER_COLUMNS)
-    return SliceReference(
-        image_id=row["SOPInstanceUID"],
-        patient_id=row["PatientID"],
-        study_instance_uid=row["StudyInstanceUID"],
-        series_instance_uid=row["SeriesInstanceUID"],
-        subset=subset,
-        instance_number=int(float(row["InstanceNumber"])) if row["InstanceNumber"] else None,
-        image_position_patient=numbers("ImagePositionPatient"),
-        image_orientation_patient=numbers("ImageOrientationPatient"),
-        pixel_spacing_mm=sum(numbers("PixelSpacing")) / 2 if row["PixelSpacing_0"] else 0.0,
-        member=Member(name, *map(int, rest)),
-    )
-
-
-def read_references(layout: DataLayout, subset: str) -> Iterator[SliceReference]:
-    """Reads a metadata file row by row."""
-    with storage.open_read(layout.metadata_csv(subset)) as file:
-        for number, line in enumerate(io.TextIOWrapper(file, encoding="utf-8", newline="\n")):
-            if number:
-                yield parse_reference(line.rstrip("\n"), subset)

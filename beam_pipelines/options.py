@@ -10,13 +10,13 @@ import contextlib
 import difflib
 import itertools
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from beam_pipelines.errors import UserError
+from beam_pipelines.errors import UserError, require
 from beam_pipelines.layout import SPLITS
+from beam_pipelines.progress import num_cores, watch
 
 # How a traceback spells it.
 _USER_ERROR = f"{UserError.__module__}.{UserError.__qualname__}: "
@@ -24,8 +24,10 @@ _BEAM_HELP = """\
 Beam's own pipeline options are taken too and passed on as they are, among them:
   --runner RUNNER               FnApiRunner, Beam's embedded runner (default), or DataflowRunner.
                                 DirectRunner means the embedded runner here.
-  --direct_num_workers N        workers of the embedded runner (default: a worker a core)
-  --direct_running_mode MODE    in_memory, multi_threading (default) or multi_processing
+  --build_threads N             shards that a worker process builds at once, this program's own
+                                (default: a thread a core with the embedded runner, else 1)
+  --direct_running_mode MODE    in_memory (default), multi_threading or multi_processing
+  --direct_num_workers N        workers of the last two, dealt their shards at the start
   --project, --region, --temp_location, --staging_location, --max_num_workers,
   --machine_type, --sdk_container_image, --setup_file ...        for Dataflow
   --help_beam                   lists all of them
@@ -140,13 +142,15 @@ def pipeline_options(beam_args: Sequence[str], *, threads: bool = True) -> Any:
 
     Args:
         beam_args: flags.
-        threads: whether the embedded runner uses a thread a core unless told otherwise; False for
-            stages whose work is one TensorFlow model that takes every core itself.
+        threads: whether the embedded runner builds a shard a core at once unless told otherwise;
+            False for stages whose work is one TensorFlow model that takes every core itself.
 
     Raises:
-        UserError: Beam does not know a flag either.
+        UserError: Beam does not know a flag either, or its value cannot be.
     """
     from apache_beam.options.pipeline_options import PipelineOptions
+
+    from beam_pipelines.transforms import BuildOptions
 
     _quiet_beam()
     _refuse_stray_values(beam_args)
@@ -157,14 +161,17 @@ def pipeline_options(beam_args: Sequence[str], *, threads: bool = True) -> Any:
         near = difflib.get_close_matches(name, known, 1)
         hint = f"did you mean --{near[0]}?" if near else "see --help and --help_beam"
         raise UserError(f"unknown flag --{name}; {hint}")
+    given = {flag.split("=")[0] for flag in beam_args}
     if known["runner"] in (None, "DirectRunner", "FnApiRunner"):
-        given = {flag.split("=")[0] for flag in beam_args}
         flags = [*beam_args, "--runner=FnApiRunner"]
-        if threads and "--direct_running_mode" not in given:
+        if "--direct_num_workers" in given and "--direct_running_mode" not in given:
             flags.append("--direct_running_mode=multi_threading")
-        if threads and "--direct_num_workers" not in given:
-            flags.append(f"--direct_num_workers={os.cpu_count() or 1}")
+        in_beam = given & {"--direct_num_workers", "--direct_running_mode", "--build_threads"}
+        if threads and not in_beam:
+            flags.append(f"--build_threads={num_cores()}")
         options = PipelineOptions(flags)
+    build_threads = options.view_as(BuildOptions).build_threads
+    require(build_threads >= 1, f"--build_threads: received {build_threads}; give a number from 1")
     return options
 
 
@@ -190,19 +197,28 @@ def _is_no_user_error(record: logging.LogRecord) -> bool:
 
 
 @contextlib.contextmanager
-def run_pipeline(options: Any) -> Iterator[Any]:
+def run_pipeline(options: Any, stage: str = "", total: int = 0) -> Iterator[Any]:
     """A Beam pipeline that runs when the block ends.
+
+    Args:
+        options: from `pipeline_options`.
+        stage: title of the progress bar, which is for work on this machine; none without a title.
+        total: slices that are to come.
 
     Raises:
         UserError: one was raised inside a worker.
     """
     import apache_beam as beam
 
-    from beam_pipelines.transforms import raise_user_error
+    from beam_pipelines.transforms import BuildOptions, raise_user_error
 
+    local = options.get_all_options()["runner"] == "FnApiRunner"
+    watched = watch(stage, total) if stage and local else contextlib.nullcontext(None)
     try:
-        with beam.Pipeline(options=options) as pipeline:
-            yield pipeline
+        with watched as progress_file:
+            options.view_as(BuildOptions).progress_file = progress_file
+            with beam.Pipeline(options=options) as pipeline:
+                yield pipeline
         raise_user_error(pipeline.result)
     except Exception as error:
         message = _user_error_in(error)

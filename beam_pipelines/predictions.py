@@ -18,8 +18,8 @@ from beam_pipelines.errors import require
 from beam_pipelines.examples import STAGE as EXAMPLES_STAGE
 from beam_pipelines.layout import DataLayout
 from beam_pipelines.metadata import STAGE as METADATA_STAGE
-from beam_pipelines.metadata import read_references
 from beam_pipelines.quarantine import read_quarantine
+from beam_pipelines.slice_references import read_references
 from trainer import metrics
 
 STAGE = "predict"

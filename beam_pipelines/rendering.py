@@ -55,7 +55,7 @@ class Renderer:
             uint8 (image_size, image_size, 3).
         """
         tables = self._tables(rescale)
-        if self._area_resize.can_shrink(*stored.shape, self._image_size):
+        if self._area_resize.can_shrink(stored.shape, self._image_size):
             return self._area_resize.shrink(stored, tables.packed, self._image_size)
         windowed = apply_table(stored, tables.grey)
         return images.resize(images.to_square(windowed), self._image_size)

@@ -8,15 +8,20 @@ takes the place of the receipt, nothing is published, and `raise_user_error` rai
 pipeline has finished.
 """
 
+import argparse
 import logging
 from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.transforms.window import GlobalWindows
 
 from beam_pipelines.errors import UserError
+from beam_pipelines.progress import Advance, append_to
 from beam_pipelines.shards import Receipt, check_complete
 
 NAMESPACE = "slices"
@@ -24,14 +29,27 @@ _ERROR = "user_error"
 _LOGGER = logging.getLogger(__name__)
 
 
+class BuildOptions(PipelineOptions):
+    """How a worker process builds its shards; for programs, set by `options.pipeline_options`."""
+
+    @classmethod
+    def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--build_threads", type=int, default=1)
+        parser.add_argument("--progress_file", default=None, help=argparse.SUPPRESS)
+
+
 class Builder(Protocol):
-    """Makes shards; one instance a worker thread."""
+    """Makes shards; one instance a worker, which may build several shards at once in threads."""
 
     def setup(self) -> None:
         """Opens what all tasks need: the archive, a model."""
 
-    def build(self, task: Any) -> Receipt:
+    def build(self, task: Any, advance: Advance) -> Receipt:
         """Makes one shard.
+
+        Args:
+            task: holds its values; an iterator might end before the shard is built.
+            advance: to be called as slices are done.
 
         Returns:
             Its receipt, with `slices_in` and `num_slices` (those written), `quarantined`, a list
@@ -40,10 +58,17 @@ class Builder(Protocol):
 
 
 class _BuildShard(beam.DoFn):
-    """Runs a builder and counts what it did."""
+    """Runs a builder and counts what it did.
 
-    def __init__(self, builder: Builder) -> None:
+    With several threads a bundle's shards are built side by side. A bundle's next task is taken
+    when a thread is free, so uneven shards keep all threads busy to the end; Beam's own local
+    workers are dealt their tasks at the start. Native code does the work and lets go of the GIL.
+    """
+
+    def __init__(self, builder: Builder, threads: int, progress_file: str | None) -> None:
         self._builder = builder
+        self._threads = threads
+        self._progress_file = progress_file
         self._counters = {
             name: Metrics.counter(NAMESPACE, name)
             for name in ("slices_in", "slices_written", "slices_quarantined", "shards_reused")
@@ -51,18 +76,46 @@ class _BuildShard(beam.DoFn):
 
     def setup(self) -> None:
         self._builder.setup()
+        self._advance = append_to(self._progress_file)
+        self._pool = ThreadPoolExecutor(self._threads) if self._threads > 1 else None
+
+    def start_bundle(self) -> None:
+        self._running: set[Future[Receipt]] = set()
 
     def process(self, task: Any) -> Iterable[Receipt]:
-        try:
-            receipt = self._builder.build(task)
-        except UserError as error:
-            yield {_ERROR: str(error)}
+        if self._pool is None:
+            yield self._count(self._build(task))
             return
-        self._counters["slices_in"].inc(receipt["slices_in"])
-        self._counters["slices_written"].inc(receipt["num_slices"])
-        self._counters["slices_quarantined"].inc(len(receipt["quarantined"]))
-        self._counters["shards_reused"].inc(int(receipt.get("reused", False)))
-        yield receipt
+        if len(self._running) == self._threads:
+            done, self._running = wait(self._running, return_when=FIRST_COMPLETED)
+            yield from (self._count(future.result()) for future in done)
+        self._running.add(self._pool.submit(self._build, task))
+
+    def finish_bundle(self) -> Iterable[Any]:
+        for future in self._running:
+            yield GlobalWindows.windowed_value(self._count(future.result()))
+
+    def teardown(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def _build(self, task: Any) -> Receipt:
+        try:
+            receipt = self._builder.build(task, self._advance)
+        except UserError as error:
+            return {_ERROR: str(error)}
+        if receipt.get("reused", False):
+            self._advance(receipt["num_slices"], len(receipt["quarantined"]))
+        return receipt
+
+    def _count(self, receipt: Receipt) -> Receipt:
+        # Metrics belong to the thread that Beam runs the bundle in.
+        if _ERROR not in receipt:
+            self._counters["slices_in"].inc(receipt["slices_in"])
+            self._counters["slices_written"].inc(receipt["num_slices"])
+            self._counters["slices_quarantined"].inc(len(receipt["quarantined"]))
+            self._counters["shards_reused"].inc(int(receipt.get("reused", False)))
+        return receipt
 
 
 @dataclass
@@ -73,7 +126,10 @@ class BuildShards(beam.PTransform):
 
     def expand(self, tasks: Any) -> Any:
         """Applies the builder to every task."""
-        return tasks | "BuildShard" >> beam.ParDo(_BuildShard(self.builder))
+        options = tasks.pipeline.options.view_as(BuildOptions)
+        return tasks | "BuildShard" >> beam.ParDo(
+            _BuildShard(self.builder, options.build_threads, options.progress_file)
+        )
 
 
 @dataclass

@@ -92,7 +92,7 @@ class ZipArchive:
         return None
 
     def read(self, member: Member) -> bytes:
-        """All bytes of a member.
+        """All bytes of a member; a bytearray, which libdeflate gives without a copy.
 
         Raises:
             BadMemberError: it is encrypted, damaged, or its size or checksum is not as recorded.

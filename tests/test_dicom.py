@@ -10,8 +10,8 @@ from pydicom.uid import (
 from synthetic import make_dicom, tilted, with_tag_cut, without_preamble
 
 from beam_pipelines import dicom
-from beam_pipelines.dicom_elements import read_elements
 from beam_pipelines.dicom import HEADER_COLUMNS, BadSliceError, read_header
+from beam_pipelines.dicom_elements import read_elements
 
 SYNTAXES = [
     ExplicitVRLittleEndian,

@@ -14,8 +14,8 @@ import pytest
 
 from beam_pipelines import demo_archive, demo_plan, storage
 from beam_pipelines.layout import DataLayout
-from beam_pipelines.metadata import read_references
 from beam_pipelines.schema import SUBTYPES
+from beam_pipelines.slice_references import read_references
 
 ROOT = Path(__file__).parent.parent
 STAGES = (

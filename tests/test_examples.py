@@ -1,7 +1,10 @@
+import csv
 import dataclasses
+import io
 import itertools
 import random
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,14 +19,19 @@ from beam_pipelines.examples import (
     ExampleBuilder,
     ShardKey,
     SliceEncoder,
-    attach_label,
+    batch_by_shard,
     group_series,
     order_series,
-    shard_key,
 )
 from beam_pipelines.images import resize, to_square
 from beam_pipelines.member import Member
-from beam_pipelines.metadata import SliceReference
+from beam_pipelines.slice_references import (
+    COLUMNS,
+    SliceReference,
+    pack_rows,
+    patient_ids,
+    unpack_rows,
+)
 from beam_pipelines.windowing import Windowing
 from configs import ExamplesConfig
 
@@ -93,40 +101,41 @@ def test_series_are_of_one_patient_study_and_uid():
     ]
 
 
-def test_labels_are_attached():
-    (found,) = attach_label([reference("a")], [[0, 1, 0, 0, 0, 1]])
-    assert found == reference("a", label=(0, 1, 0, 0, 0, 1))
-    assert attach_label([reference("a")], []) == [reference("a")]
-    assert attach_label([], [[0] * 6]) == []
+def row(image_id: str, height: float = 0.0, **cells: Any) -> str:
+    """A row of a metadata file."""
+    found: dict[str, Any] = dict.fromkeys(COLUMNS, "")
+    found |= {"SOPInstanceUID": image_id, "PatientID": "p", "StudyInstanceUID": "st"}
+    found |= {"SeriesInstanceUID": "se", "ImagePositionPatient_2": height}
+    found |= {f"ImagePositionPatient_{i}": 0 for i in range(2)}
+    found |= {f"ImageOrientationPatient_{i}": v for i, v in enumerate(AXIAL)}
+    found |= {f"member_{name}": 0 for name in Member._fields}
+    found |= {"member_name": f"{image_id}.dcm", **cells}
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(found.values())
+    return text.getvalue()
 
 
-def test_an_image_id_is_used_once():
-    twins = [reference("a", member=Member(name, 0, 0, 0)) for name in ("2.dcm", "1.dcm", "3.dcm")]
-    for references in itertools.permutations(twins):
-        first, *others = attach_label(references, [[0] * 6])
-        assert (first.member.name, first.problem, first.label) == ("1.dcm", "", (0,) * 6)
-        assert [(r.member.name, r.problem) for r in others] == [
-            ("2.dcm", "SOPInstanceUID is also that of 1.dcm"),
-            ("3.dcm", "SOPInstanceUID is also that of 1.dcm"),
-        ]
-
-
-@given(st.text(), st.sampled_from(["train", "test"]))
-def test_a_patients_slices_are_in_one_shard(patient: str, subset: str):
+@given(
+    st.lists(st.text(st.characters(exclude_categories=("C", "Z")), min_size=1), max_size=20),
+    st.sampled_from(["train", "test"]),
+    st.integers(0, 3),
+)
+def test_rows_go_to_the_shard_of_their_patient(patients: list[str], subset: str, seed: int):
+    """Every row comes out once, a patient's rows in one batch, whatever their order."""
     config = ExamplesConfig(val_ratio=0.5)
     counts = {"train": 7, "validation": 5, "test": 3}
-    keys = {
-        shard_key(
-            reference(f"{i}", patient_id=patient, subset=subset, study_instance_uid=f"{i}"),
-            config,
-            counts,
-        )
-        for i in range(4)
-    }
-    assert len(keys) == 1
-    key = keys.pop()
-    assert (key.split == "test") == (subset == "test")
-    assert 0 <= key.shard < counts[key.split]
+    rows = [row(f"{i}", PatientID=patient) for i, patient in enumerate(patients * 2)]
+    random.Random(seed).shuffle(rows)
+    batches = dict(batch_by_shard(rows, subset, config, counts))
+    unpacked = {key: unpack_rows(batch) for key, batch in batches.items()}
+    assert sorted(itertools.chain.from_iterable(unpacked.values())) == sorted(rows)
+    homes: dict[str, set[ShardKey]] = {}
+    for key, found in unpacked.items():
+        assert (key.split == "test") == (subset == "test")
+        assert 0 <= key.shard < counts[key.split]
+        for patient in patient_ids(found):
+            homes.setdefault(patient, set()).add(key)
+    assert all(len(keys) == 1 for keys in homes.values())
 
 
 @pytest.mark.parametrize("shape", [(32, 40), (40, 32), (20, 20)])
@@ -161,29 +170,40 @@ def test_a_shards_fingerprint_follows_inputs_and_settings(tmp_path: Path):
     files = {f"{i}.dcm": make_dicom(SOPInstanceUID=f"{i}") for i in range(2)}
     archive = write_zip(tmp_path / "a.zip", files)
     opened = open_archive(str(archive))
-    slices = [reference(f"{i}", 5 * i, member=opened.member(i)) for i in range(2)]
+    cells = [
+        {f"member_{name}": value for name, value in opened.member(i)._asdict().items()}
+        for i in range(2)
+    ]
+    rows = [row(f"{i}", 5 * i, **cells[i]) for i in range(2)]
     config = ExamplesConfig(image_size=16)
+    labels_csv = tmp_path / "labels.csv"
+    labels_csv.write_text(
+        "image_id,epidural,intraparenchymal,intraventricular,subarachnoid,"
+        "subdural,any\n0,1,1,1,1,1,1\n"
+    )
 
-    def build(references: list[SliceReference], **changes) -> tuple[str, bool]:
+    def build(
+        batches: list[list[str]], labels: Path | None = None, **changes: Any
+    ) -> tuple[str, bool]:
         changed = dataclasses.replace(config, **changes)
-        builder = ExampleBuilder(str(archive), str(tmp_path), changed, {"train": 1})
+        path = None if labels is None else str(labels)
+        builder = ExampleBuilder(str(archive), str(tmp_path), changed, {"train": 1}, path)
         builder.setup()
-        receipt = builder.build((ShardKey("train", 0), references))
+        receipt = builder.build((ShardKey("train", 0), list(map(pack_rows, batches))))
         return receipt["fingerprint"], receipt.get("reused", False)
 
-    first, reused = build(slices)
+    first, reused = build([rows])
     assert not reused
-    assert build(slices) == (first, True)
-    assert build(slices[::-1]) == (first, True)
-    labelled = [slices[0]._replace(label=(1,) * 6), slices[1]]
+    assert build([rows]) == (first, True)
+    assert build([rows[1:], rows[:1]]) == (first, True)
     built = [
-        build(labelled),
-        build(slices[:1]),
-        build(slices, image_size=24),
-        build(slices, jpeg_quality=50),
-        build(slices, windows=config.windows[::-1]),
-        build(slices, val_ratio=0.2),
-        build([slices[0], slices[1]._replace(member=opened.member(1)._replace(crc=1))]),
+        build([rows], labels_csv),
+        build([rows[:1]]),
+        build([rows], image_size=24),
+        build([rows], jpeg_quality=50),
+        build([rows], windows=config.windows[::-1]),
+        build([rows], val_ratio=0.2),
+        build([[rows[0], row("1", 5, **{**cells[1], "member_crc": 1})]]),
     ]
     assert not any(reused for _, reused in built)
     assert len({first, *(fingerprint for fingerprint, _ in built)}) == 8

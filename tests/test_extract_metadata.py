@@ -1,5 +1,6 @@
 import csv
 import json
+import random
 import shutil
 from pathlib import Path
 
@@ -107,6 +108,28 @@ def test_too_many_bad_slices_are_an_error(tmp_path: Path):
     )
     assert not (data_dir / "train_metadata.csv").exists()
     assert not (data_dir / "metadata_manifest.json").exists()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_image_id_has_one_row(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Of members with one id the first by name is kept, in whatever order and part they come."""
+    monkeypatch.setattr("beam_pipelines.metadata.MEMBERS_PER_PART", 3)
+    twins = {f"{TRAIN}/{name}.dcm": make_dicom(SOPInstanceUID="a, b") for name in "caedb"}
+    other = {f"{ROOT}/stage_2_test/z.dcm": make_dicom(SOPInstanceUID="a, b")}
+    near = {f"{TRAIN}/near.dcm": make_dicom(SOPInstanceUID="a, c")}
+    files = list({**twins, **other, **near}.items())
+    random.Random(seed).shuffle(files)
+    extract(write_zip(tmp_path / "a.zip", dict(files)), tmp_path, "--max_bad_fraction=1")
+    assert [row["member_name"] for row in rows(tmp_path, "test")] == [f"{ROOT}/stage_2_test/z.dcm"]
+    assert [row["SOPInstanceUID"] for row in rows(tmp_path, "train")] == ["a, c"]
+    bad = read_quarantine(DataLayout(str(tmp_path)), "extract_metadata")
+    assert [(b.member_name, b.image_id) for b in bad] == [(name, "a, b") for name in sorted(twins)]
+    assert {b.reason for b in bad} == {f"SOPInstanceUID is also that of {ROOT}/stage_2_test/z.dcm"}
+    found = json.loads((tmp_path / "metadata_manifest.json").read_text())
+    assert (found["num_slices"], found["num_quarantined"]) == ({"train": 1, "test": 1}, 5)
+    assert "7 slices in, 2 written, 5 quarantined" in capsys.readouterr().err
 
 
 def test_a_second_run_uses_the_finished_parts(

@@ -11,12 +11,11 @@ from beam_pipelines.errors import UserError
 from beam_pipelines.layout import DataLayout
 from beam_pipelines.member import BadMemberError, Member
 from beam_pipelines.metadata import (
-    COLUMNS,
     MetadataBuilder,
     member_ranges,
-    parse_reference,
     read_member_header,
 )
+from beam_pipelines.slice_references import COLUMNS, SliceReference, parse_references
 
 
 def archive_of(tmp_path: Path, data: bytes, name: str = "stage_2_train/a.dcm") -> Archive:
@@ -89,8 +88,8 @@ def test_a_row_is_read_back_as_a_reference(tmp_path: Path):
         ImageOrientationPatient=[f"{v:.6f}" for v in tilted(20)],
     )
     line, member = row_of(tmp_path, data, "stage_2_train/ä, b.dcm")
-    reference = parse_reference(line, "train")
-    assert reference == metadata.SliceReference(
+    (reference,) = parse_references([line], "train")
+    assert reference == SliceReference(
         image_id="ID_000000001",
         patient_id='p, "one"',
         study_instance_uid="ID_study1",
@@ -106,7 +105,7 @@ def test_a_row_is_read_back_as_a_reference(tmp_path: Path):
 
 def test_what_a_slice_lacks_is_none_or_zero(tmp_path: Path):
     line, _ = row_of(tmp_path, make_dicom(omit=["PixelSpacing"]))
-    reference = parse_reference(line, "test")
+    (reference,) = parse_references([line], "test")
     assert (reference.instance_number, reference.pixel_spacing_mm) == (None, 0.0)
     assert reference.subset == "test"
 

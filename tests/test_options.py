@@ -1,9 +1,8 @@
-import os
-
 import pytest
 
 from beam_pipelines import options
 from beam_pipelines.errors import UserError
+from beam_pipelines.progress import num_cores
 
 
 def all_options(*flags: str, **values: bool) -> dict:
@@ -32,13 +31,26 @@ def test_the_embedded_runner_is_pinned(flags: list[str]):
     """DirectRunner would choose among engines by what the pipeline holds."""
     found = all_options(*flags)
     assert found["runner"] == "FnApiRunner"
-    assert found["direct_running_mode"] == "multi_threading"
-    assert found["direct_num_workers"] == os.cpu_count()
+    assert found["direct_running_mode"] == "in_memory"
+    assert (found["direct_num_workers"], found["build_threads"]) == (1, num_cores())
 
 
 def test_stages_of_one_model_run_in_one_thread():
     found = all_options(threads=False)
     assert (found["direct_running_mode"], found["direct_num_workers"]) == ("in_memory", 1)
+    assert found["build_threads"] == 1
+
+
+def test_beams_own_workers_build_a_shard_each():
+    found = all_options("--direct_num_workers=3")
+    assert (found["direct_running_mode"], found["direct_num_workers"]) == ("multi_threading", 3)
+    assert found["build_threads"] == 1
+
+
+@pytest.mark.parametrize("number", ["0", "-1"])
+def test_there_is_a_thread_to_build_in(number: str):
+    with pytest.raises(UserError, match=f"--build_threads: received {number}; give a number from"):
+        options.pipeline_options([f"--build_threads={number}"])
 
 
 @pytest.mark.parametrize(
@@ -57,7 +69,7 @@ def test_another_runner_is_passed_on_with_its_flags():
     found = all_options("--runner=DataflowRunner", "--project=p", "--region=r", "--num_workers=5")
     assert (found["runner"], found["project"], found["region"]) == ("DataflowRunner", "p", "r")
     assert found["num_workers"] == 5
-    assert found["direct_num_workers"] == 1
+    assert (found["direct_num_workers"], found["build_threads"]) == (1, 1)
 
 
 def parse(*argv: str):
@@ -144,7 +156,7 @@ def test_a_workers_user_error_comes_out_in_its_own_words(mode: str):
 
 def test_a_workers_defect_stays_a_defect():
     with (
-        pytest.raises(RuntimeError, match="division by zero"),
+        pytest.raises(ZeroDivisionError, match="division by zero"),
         options.run_pipeline(options.pipeline_options([])) as pipeline,
     ):
         import apache_beam as beam

@@ -13,9 +13,9 @@ import pytest
 
 from beam_pipelines import build_examples, extract_metadata, process_labels, schema, tfrecord
 from beam_pipelines.layout import SPLITS, DataLayout
-from beam_pipelines.metadata import read_references
 from beam_pipelines.pixels import AIR, decode_hounsfield
 from beam_pipelines.quarantine import read_quarantine
+from beam_pipelines.slice_references import read_references
 
 _BESIDE = Path(__file__).parents[2] / "shared" / "real_slices" / "rsna_sample.zip"
 SAMPLE = Path(os.environ.get("RSNA_SAMPLE", _BESIDE))

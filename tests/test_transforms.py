@@ -6,10 +6,13 @@ import pytest
 
 from beam_pipelines import options
 from beam_pipelines.errors import UserError
+from beam_pipelines.progress import Advance, no_progress
 from beam_pipelines.shards import Receipt
 from beam_pipelines.transforms import BuildShards, PublishShards, count_slices
 
-MODES = pytest.mark.parametrize("mode", ["in_memory", "multi_threading"])
+MODES = pytest.mark.parametrize(
+    "mode", ["--build_threads=1", "--build_threads=3", "--direct_running_mode=multi_threading"]
+)
 
 
 class Builder:
@@ -21,7 +24,7 @@ class Builder:
     def setup(self) -> None:
         self.ready = True
 
-    def build(self, task: int) -> Receipt:
+    def build(self, task: int, advance: Advance = no_progress) -> Receipt:
         assert self.ready
         if task < 0:
             raise UserError(f"slices: received {task}; give a number [of slices] from 0")
@@ -46,8 +49,8 @@ class Publish:
         self.path.write_text(str(len(receipts)))
 
 
-def build(tasks: list[int], path: Path, mode: str = "in_memory") -> Any:
-    beam_options = options.pipeline_options([f"--direct_running_mode={mode}"])
+def build(tasks: list[int], path: Path, mode: str = "--build_threads=1") -> Any:
+    beam_options = options.pipeline_options([mode])
     with options.run_pipeline(beam_options) as pipeline:
         receipts = pipeline | beam.Create(tasks) | BuildShards(Builder())
         receipts | PublishShards(Publish(path))
