@@ -106,11 +106,13 @@ def _average(bits, packed, first, whole, share, image):  # type: ignore[no-untyp
     """Each input row is windowed and averaged once; the last four of them are kept."""
     size, side = image.shape[0], bits.shape[1]
     mask = np.uint64(_MASK)
+    # Unsigned indices: Numba need not look for negative ones, which costs a tenth of the time.
+    one, two = np.uint64(1), np.uint64(2)
     w0, w1, w2 = whole[0], whole[1], whole[2]
     line = np.empty(side, np.uint64)
     words = np.empty(size, np.uint64)
     rows = np.empty((4, _CHANNELS, size), np.float32)
-    mean = np.empty((_CHANNELS, size), np.float32)
+    mean = np.empty((_CHANNELS, size), np.uint8)
     done = 0
     for i in range(size):
         while done < first[i] + 3:
@@ -118,8 +120,8 @@ def _average(bits, packed, first, whole, share, image):  # type: ignore[no-untyp
             for x in range(side):
                 line[x] = packed[source[x]]
             for j in range(size):
-                x = first[j]
-                words[j] = w0[j] * line[x] + w1[j] * line[x + 1] + w2[j] * line[x + 2]
+                k = np.uint64(first[j])
+                words[j] = w0[j] * line[k] + w1[j] * line[k + one] + w2[j] * line[k + two]
             red, green, blue = rows[done & 3, 0], rows[done & 3, 1], rows[done & 3, 2]
             for j in range(size):
                 word = words[j]
@@ -133,8 +135,8 @@ def _average(bits, packed, first, whole, share, image):  # type: ignore[no-untyp
             r0, r1, r2 = rows[start & 3, c], rows[(start + 1) & 3, c], rows[(start + 2) & 3, c]
             into = mean[c]
             for j in range(size):
-                into[j] = v0 * r0[j] + v1 * r1[j] + v2 * r2[j] + np.float32(0.5)
+                into[j] = np.int32(v0 * r0[j] + v1 * r1[j] + v2 * r2[j] + np.float32(0.5))
         for j in range(size):
-            image[i, j, 0] = np.int32(mean[0, j])
-            image[i, j, 1] = np.int32(mean[1, j])
-            image[i, j, 2] = np.int32(mean[2, j])
+            image[i, j, 0] = mean[0, j]
+            image[i, j, 1] = mean[1, j]
+            image[i, j, 2] = mean[2, j]

@@ -15,11 +15,9 @@ from beam_pipelines.examples import (
 from beam_pipelines.layout import SPLITS, DataLayout
 from beam_pipelines.metadata import open_described_archive, read_metadata_manifest
 from beam_pipelines.progress import report
+from beam_pipelines.slice_references import row_blocks
 from beam_pipelines.splits import shards_for
 from configs import ExamplesConfig, add_flags, load_config, override
-
-# Rows that are sorted into shards at once: what goes to one shard travels as one element.
-_ROWS_A_BATCH = 4096
 
 _DESCRIPTION = """\
 Reads every slice once, turns it into an image whose channels are CT windows, and writes it with its
@@ -86,23 +84,18 @@ def run(argv: Sequence[str] | None = None) -> None:
 def _build_graph(
     pipeline: Any, layout: DataLayout, builder: ExampleBuilder, publish: PublishExamples
 ) -> None:
-    """Rows -> batches a shard -> group by shard -> one worker reads and writes a shard."""
+    """Blocks of rows -> batches a shard -> group by shard -> a worker reads and writes a shard."""
     import apache_beam as beam
 
     from beam_pipelines.transforms import BuildShards, PublishShards
 
-    batches = [
+    batches = (
         pipeline
-        | f"Read{subset.title()}Metadata"
-        >> beam.io.ReadFromText(layout.metadata_csv(subset), skip_header_lines=1)
-        | f"Batch{subset.title()}Rows" >> beam.BatchElements(_ROWS_A_BATCH, _ROWS_A_BATCH)
-        | f"Batch{subset.title()}ByShard"
-        >> beam.FlatMap(batch_by_shard, subset, builder.config, builder.num_shards)
-        for subset in ("train", "test")
-    ]
+        | "CreateBlocks" >> beam.Create(row_blocks(layout))
+        | "BatchByShard" >> beam.FlatMap(batch_by_shard, builder.config, builder.num_shards)
+    )
     receipts = (
         batches
-        | "FlattenBatches" >> beam.Flatten()
         | "GroupByShard" >> beam.GroupByKey()
         | "ListBatches" >> beam.MapTuple(_list_batches)
         | "WriteExamples" >> BuildShards(builder)

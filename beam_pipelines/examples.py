@@ -20,10 +20,12 @@ from beam_pipelines.quarantine import BadSlice, settle
 from beam_pipelines.rendering import Renderer
 from beam_pipelines.slice_order import gaps, slice_order, slice_positions
 from beam_pipelines.slice_references import (
+    RowBlock,
     SliceReference,
     pack_rows,
     parse_references,
     patient_ids,
+    read_block,
     unpack_rows,
 )
 from beam_pipelines.splits import shard_of, split_of
@@ -42,7 +44,7 @@ class ShardKey(NamedTuple):
 
 
 def batch_by_shard(
-    rows: Sequence[str], subset: str, config: ExamplesConfig, num_shards: dict[str, int]
+    block: RowBlock, config: ExamplesConfig, num_shards: dict[str, int]
 ) -> Iterator[tuple[ShardKey, bytes]]:
     """Sorts rows of a metadata file into the shards that their patients' slices belong to.
 
@@ -51,10 +53,11 @@ def batch_by_shard(
     """
     by_shard: dict[ShardKey, list[str]] = {}
     keys: dict[str, ShardKey] = {}
+    rows = read_block(block)
     for row, patient_id in zip(rows, patient_ids(rows), strict=True):
         key = keys.get(patient_id)
         if key is None:
-            split = split_of(patient_id, subset, config.val_ratio, config.split_salt)
+            split = split_of(patient_id, block.subset, config.val_ratio, config.split_salt)
             key = keys[patient_id] = ShardKey(split, shard_of(patient_id, num_shards[split]))
         by_shard.setdefault(key, []).append(row)
     for key, batch in by_shard.items():

@@ -44,6 +44,12 @@ def exists(path: str) -> bool:
     return fs.exists(name)
 
 
+def size(path: str) -> int:
+    """Bytes of a file."""
+    fs, name = filesystem(path)
+    return int(fs.size(name))
+
+
 def is_folder(path: str) -> bool:
     """Whether `path` is a folder (in a bucket: a prefix of objects)."""
     fs, name = filesystem(path)

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic import AXIAL, make_dicom, random_hounsfield, tilted, write_zip
 
@@ -27,6 +27,7 @@ from beam_pipelines.images import resize, to_square
 from beam_pipelines.member import Member
 from beam_pipelines.slice_references import (
     COLUMNS,
+    RowBlock,
     SliceReference,
     pack_rows,
     patient_ids,
@@ -120,13 +121,19 @@ def row(image_id: str, height: float = 0.0, **cells: Any) -> str:
     st.sampled_from(["train", "test"]),
     st.integers(0, 3),
 )
-def test_rows_go_to_the_shard_of_their_patient(patients: list[str], subset: str, seed: int):
-    """Every row comes out once, a patient's rows in one batch, whatever their order."""
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_rows_go_to_the_shard_of_their_patient(
+    tmp_path: Path, patients: list[str], subset: str, seed: int
+):
+    """Every row comes out once, a patient's rows in one shard, whatever their order."""
     config = ExamplesConfig(val_ratio=0.5)
     counts = {"train": 7, "validation": 5, "test": 3}
     rows = [row(f"{i}", PatientID=patient) for i, patient in enumerate(patients * 2)]
     random.Random(seed).shuffle(rows)
-    batches = dict(batch_by_shard(rows, subset, config, counts))
+    file = tmp_path / "metadata.csv"
+    file.write_text("\n".join([",".join(COLUMNS), *rows, ""]))
+    block = RowBlock(str(file), subset, 0, file.stat().st_size)
+    batches = dict(batch_by_shard(block, config, counts))
     unpacked = {key: unpack_rows(batch) for key, batch in batches.items()}
     assert sorted(itertools.chain.from_iterable(unpacked.values())) == sorted(rows)
     homes: dict[str, set[ShardKey]] = {}
