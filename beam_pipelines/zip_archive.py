@@ -140,8 +140,7 @@ class ZipArchive:
         return self._directory
 
     def _entry(self, directory: bytes, start: int) -> Member:
-        member = _central_member(directory, start)
-        return member._replace(offset=member.offset + self._prefix)
+        return _central_member(directory, start, self._prefix)
 
 
 def _inflate(data: bytes, member: Member) -> bytes:
@@ -211,18 +210,21 @@ def _walk(directory: bytes, path: str) -> Iterator[tuple[int, bytes]]:
         start += header + name + extra + comment
 
 
-def _central_member(directory: bytes, start: int) -> Member:
-    """The entry at `start`, its offset as recorded."""
-    fields = _CENTRAL.unpack_from(directory, start)
-    flags, method, crc, compressed, size = fields[3], fields[4], *fields[7:10]
-    name_length, extra_length, offset = *fields[10:12], fields[16]
+def _central_member(directory: bytes, start: int, prefix: int) -> Member:
+    """The entry at `start`; its offset counts the bytes before the zip."""
+    (
+        _, _, _, flags, method, _, _, crc, compressed, size, name_length, extra_length,
+        _, _, _, _, offset,
+    ) = _CENTRAL.unpack_from(directory, start)  # fmt: skip
     name_end = start + _CENTRAL.size + name_length
     raw_name = directory[start + _CENTRAL.size : name_end]
-    name = raw_name.decode("utf-8" if flags & _UTF8 else "cp437", errors="replace")
+    # Python's cp437 takes a microsecond a name.
+    encoding = "utf-8" if flags & _UTF8 or raw_name.isascii() else "cp437"
+    name = raw_name.decode(encoding, errors="replace")
     if _TO_ZIP64 in (compressed, size, offset):
         extra = directory[name_end : name_end + extra_length]
         size, compressed, offset = _zip64_fields(extra, [size, compressed, offset])
-    return Member(name, offset, compressed, size, crc, method, flags)
+    return Member(name, offset + prefix, compressed, size, crc, method, flags)
 
 
 def _zip64_fields(extra: bytes, values: list[int]) -> list[int]:
