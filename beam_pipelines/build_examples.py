@@ -5,16 +5,11 @@ from typing import Any
 
 from beam_pipelines import options, shards, storage
 from beam_pipelines.errors import require
-from beam_pipelines.examples import (
-    STAGE,
-    ExampleBuilder,
-    PublishExamples,
-    ShardKey,
-    batch_by_shard,
-)
+from beam_pipelines.examples import STAGE, ExampleBuilder, PublishExamples
 from beam_pipelines.layout import SPLITS, DataLayout
 from beam_pipelines.metadata import open_described_archive, read_metadata_manifest
 from beam_pipelines.progress import report
+from beam_pipelines.series import ShardKey, batch_by_shard
 from beam_pipelines.slice_references import row_blocks
 from beam_pipelines.splits import shards_for
 from configs import ExamplesConfig, add_flags, load_config, override

@@ -6,6 +6,7 @@
 A slice's pixels follow from its image id alone, so that two ways to the same slice can be compared.
 """
 
+import csv
 import io
 import struct
 import warnings
@@ -27,7 +28,9 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from beam_pipelines.member import Member
 from beam_pipelines.schema import SUBTYPES
+from beam_pipelines.slice_references import COLUMNS as METADATA_COLUMNS
 
 ROOT = "rsna-intracranial-hemorrhage-detection"
 ROWS, COLUMNS = 32, 40
@@ -262,3 +265,17 @@ def write_folder(path: Path, files: dict[str, bytes]) -> Path:
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_bytes(data)
     return path
+
+
+def metadata_row(image_id: str, height: float = 0.0, **cells: Any) -> str:
+    """A row of a metadata file."""
+    found: dict[str, Any] = dict.fromkeys(METADATA_COLUMNS, "")
+    found |= {"SOPInstanceUID": image_id, "PatientID": "p", "StudyInstanceUID": "st"}
+    found |= {"SeriesInstanceUID": "se", "ImagePositionPatient_2": height}
+    found |= {f"ImagePositionPatient_{i}": 0 for i in range(2)}
+    found |= {f"ImageOrientationPatient_{i}": v for i, v in enumerate(AXIAL)}
+    found |= {f"member_{name}": 0 for name in Member._fields}
+    found |= {"member_name": f"{image_id}.dcm", **cells}
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(found.values())
+    return text.getvalue()

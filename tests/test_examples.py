@@ -1,148 +1,20 @@
-import csv
 import dataclasses
-import io
-import itertools
-import random
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from synthetic import AXIAL, make_dicom, random_hounsfield, tilted, write_zip
+from synthetic import make_dicom, metadata_row, random_hounsfield, write_zip
 
 from beam_pipelines.archive import open_archive
 from beam_pipelines.dicom import BadSliceError
-from beam_pipelines.examples import (
-    ExampleBuilder,
-    ShardKey,
-    SliceEncoder,
-    batch_by_shard,
-    group_series,
-    order_series,
-)
+from beam_pipelines.examples import ExampleBuilder, SliceEncoder
 from beam_pipelines.images import resize, to_square
-from beam_pipelines.member import Member
-from beam_pipelines.slice_references import (
-    COLUMNS,
-    RowBlock,
-    SliceReference,
-    pack_rows,
-    patient_ids,
-    unpack_rows,
-)
+from beam_pipelines.series import ShardKey
+from beam_pipelines.slice_references import pack_rows
 from beam_pipelines.windowing import Windowing
 from configs import ExamplesConfig
-
-
-def reference(image_id: str, height: float = 0.0, **values) -> SliceReference:
-    defaults = {
-        "patient_id": "p",
-        "study_instance_uid": "st",
-        "series_instance_uid": "se",
-        "subset": "train",
-        "instance_number": None,
-        "image_position_patient": (0.0, 0.0, height),
-        "image_orientation_patient": AXIAL,
-        "pixel_spacing_mm": 0.5,
-        "member": Member(f"{image_id}.dcm", 0, 0, 0),
-    }
-    return SliceReference(image_id, **{**defaults, **values})
-
-
-def test_series_are_put_in_order_with_their_gaps():
-    slices = [reference("b", 12), reference("c", 5, label=(0, 0, 0, 0, 0, 1)), reference("a", 0)]
-    found = order_series(slices)
-    assert [r.image_id for r, _ in found] == ["a", "c", "b"]
-    assert [item.image_id for _, item in found] == ["a", "c", "b"]
-    assert [(i.index, i.num_slices, i.position_mm) for _, i in found] == [
-        (0, 3, 0),
-        (1, 3, 5),
-        (2, 3, 12),
-    ]
-    assert [(i.gap_below_mm, i.gap_above_mm) for _, i in found] == [(0, 5), (5, 7), (7, 0)]
-    assert [i.label for _, i in found] == [None, (0, 0, 0, 0, 0, 1), None]
-    assert order_series([]) == []
-
-
-@given(st.randoms(), st.sampled_from([0, 12, 25]))
-def test_order_does_not_depend_on_the_input(random, degrees: int):
-    orientation = tilted(degrees)
-    normal = np.cross(orientation[:3], orientation[3:])
-    slices = [
-        reference(
-            f"{i}",
-            image_position_patient=tuple(normal * 5 * (i // 2)),
-            image_orientation_patient=orientation,
-            instance_number=9 - i if i % 3 else None,
-        )
-        for i in range(8)
-    ]
-    shuffled = list(slices)
-    random.shuffle(shuffled)
-    assert order_series(group_series(shuffled)[0]) == order_series(group_series(slices)[0])
-
-
-def test_slices_without_a_plane_are_an_error():
-    with pytest.raises(ValueError, match="spans no plane"):
-        order_series([reference("a", image_orientation_patient=(0.0,) * 6)])
-
-
-def test_series_are_of_one_patient_study_and_uid():
-    slices = [
-        reference(f"{p}{st}{se}{i}", patient_id=p, study_instance_uid=st, series_instance_uid=se)
-        for p, st, se, i in itertools.product("ab", "cd", "ef", range(2))
-    ]
-    random.Random(0).shuffle(slices)
-    groups = group_series(slices)
-    assert [[r.image_id for r in group] for group in groups] == [
-        [f"{p}{st}{se}0", f"{p}{st}{se}1"] for p, st, se in itertools.product("ab", "cd", "ef")
-    ]
-
-
-def row(image_id: str, height: float = 0.0, **cells: Any) -> str:
-    """A row of a metadata file."""
-    found: dict[str, Any] = dict.fromkeys(COLUMNS, "")
-    found |= {"SOPInstanceUID": image_id, "PatientID": "p", "StudyInstanceUID": "st"}
-    found |= {"SeriesInstanceUID": "se", "ImagePositionPatient_2": height}
-    found |= {f"ImagePositionPatient_{i}": 0 for i in range(2)}
-    found |= {f"ImageOrientationPatient_{i}": v for i, v in enumerate(AXIAL)}
-    found |= {f"member_{name}": 0 for name in Member._fields}
-    found |= {"member_name": f"{image_id}.dcm", **cells}
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(found.values())
-    return text.getvalue()
-
-
-@given(
-    st.lists(st.text(st.characters(exclude_categories=("C", "Z")), min_size=1), max_size=20),
-    st.sampled_from(["train", "test"]),
-    st.integers(0, 3),
-)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_rows_go_to_the_shard_of_their_patient(
-    tmp_path: Path, patients: list[str], subset: str, seed: int
-):
-    """Every row comes out once, a patient's rows in one shard, whatever their order."""
-    config = ExamplesConfig(val_ratio=0.5)
-    counts = {"train": 7, "validation": 5, "test": 3}
-    rows = [row(f"{i}", PatientID=patient) for i, patient in enumerate(patients * 2)]
-    random.Random(seed).shuffle(rows)
-    file = tmp_path / "metadata.csv"
-    file.write_text("\n".join([",".join(COLUMNS), *rows, ""]))
-    block = RowBlock(str(file), subset, 0, file.stat().st_size)
-    batches = dict(batch_by_shard(block, config, counts))
-    unpacked = {key: unpack_rows(batch) for key, batch in batches.items()}
-    assert sorted(itertools.chain.from_iterable(unpacked.values())) == sorted(rows)
-    homes: dict[str, set[ShardKey]] = {}
-    for key, found in unpacked.items():
-        assert (key.split == "test") == (subset == "test")
-        assert 0 <= key.shard < counts[key.split]
-        for patient in patient_ids(found):
-            homes.setdefault(patient, set()).add(key)
-    assert all(len(keys) == 1 for keys in homes.values())
 
 
 @pytest.mark.parametrize("shape", [(32, 40), (40, 32), (20, 20)])
@@ -181,7 +53,7 @@ def test_a_shards_fingerprint_follows_inputs_and_settings(tmp_path: Path):
         {f"member_{name}": value for name, value in opened.member(i)._asdict().items()}
         for i in range(2)
     ]
-    rows = [row(f"{i}", 5 * i, **cells[i]) for i in range(2)]
+    rows = [metadata_row(f"{i}", 5 * i, **cells[i]) for i in range(2)]
     config = ExamplesConfig(image_size=16)
     labels_csv = tmp_path / "labels.csv"
     labels_csv.write_text(
@@ -210,7 +82,7 @@ def test_a_shards_fingerprint_follows_inputs_and_settings(tmp_path: Path):
         build([rows], jpeg_quality=50),
         build([rows], windows=config.windows[::-1]),
         build([rows], val_ratio=0.2),
-        build([[rows[0], row("1", 5, **{**cells[1], "member_crc": 1})]]),
+        build([[rows[0], metadata_row("1", 5, **{**cells[1], "member_crc": 1})]]),
     ]
     assert not any(reused for _, reused in built)
     assert len({first, *(fingerprint for fingerprint, _ in built)}) == 8
