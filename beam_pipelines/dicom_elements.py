@@ -74,6 +74,9 @@ _WANTED = {
     tag: frozenset(vr.encode() for vr in _VRS[keyword].split(" or "))
     for keyword, tag in _TAGS.items()
 }
+_PADDING = _TAGS["PixelPaddingValue"]
+# Where the walk notes that element's VR; no tag is negative.
+_PADDING_VR = -_PADDING
 _WANTED[_TRANSFER_SYNTAX_UID] = frozenset([b"UI"])
 _BINARY = frozenset(keyword for keyword, vr in _VRS.items() if "US" in vr)
 _INTEGER_TEXT = frozenset(tag for keyword, tag in _TAGS.items() if _VRS[keyword] == "IS")
@@ -119,10 +122,13 @@ def read_elements(data: bytes) -> Elements:
 class WalkedElements:
     """Elements as the walk finds them; bytes become text when they are asked for."""
 
-    def __init__(self, found: dict[int, bytes], syntax: str, pixel_offset: int) -> None:
+    def __init__(
+        self, found: dict[int, bytes], syntax: str, pixel_offset: int, signed_padding: bool
+    ) -> None:
         self.transfer_syntax_uid: str | None = syntax
         self.pixel_offset: int | None = pixel_offset
         self._found = found
+        self._signed_padding = signed_padding
 
     def values(self, keyword: str) -> list[str]:
         """The values of an element as text, empty where it is absent or empty."""
@@ -130,13 +136,10 @@ class WalkedElements:
         if not value:
             return []
         if keyword in _BINARY:
-            code = "h" if keyword == "PixelPaddingValue" and self._signed() else "H"
+            code = "h" if keyword == "PixelPaddingValue" and self._signed_padding else "H"
             return [str(v) for v in struct.unpack(f"<{len(value) // 2}{code}", value)]
         text = value.decode("ascii").strip("\0 ")
         return [part.strip() for part in text.split("\\")] if text else []
-
-    def _signed(self) -> bool:
-        return self._found.get(_TAGS["PixelRepresentation"]) == b"\x01\x00"
 
 
 def walk(data: bytes) -> WalkedElements | None:
@@ -164,7 +167,9 @@ def walk(data: bytes) -> WalkedElements | None:
     position = _walk_to(_PIXEL_GROUP - 1, data, position, explicit, found)
     if position is None or data[position : position + 4] != _PIXEL_DATA_LITTLE:
         return None
-    return WalkedElements(found, syntax, position) if _is_plain(found) else None
+    if not _is_plain(found):
+        return None
+    return WalkedElements(found, syntax, position, _is_padding_signed(found))
 
 
 def _walk_to(
@@ -193,11 +198,22 @@ def _walk_to(
             if explicit and vr not in _WANTED[tag]:
                 return None
             found[tag] = data[start:position]
+            if tag == _PADDING and explicit:
+                found[_PADDING_VR] = vr
     return None
+
+
+def _is_padding_signed(found: dict[int, bytes]) -> bool:
+    """PixelPaddingValue is US or SS: as it says itself, else as PixelRepresentation does."""
+    if _PADDING_VR in found:
+        return found[_PADDING_VR] == b"SS"
+    return found.get(_TAGS["PixelRepresentation"], b"\0\0") != b"\0\0"
 
 
 def _is_plain(found: dict[int, bytes]) -> bool:
     """Whether every value is of the kind that `WalkedElements.values` converts as pydicom does."""
+    if _PADDING in found and not found.get(_TAGS["PixelRepresentation"]):
+        return False
     for tag, value in found.items():
         if tag not in _TEXT:
             if len(value) % 2:

@@ -72,6 +72,18 @@ def test_values_are_pydicoms(syntax: str, signed: bool, padding: int):
         assert_as_pydicom(make_dicom(syntax=syntax, signed=signed, PixelPaddingValue=padding))
 
 
+@pytest.mark.parametrize("syntax", NATIVE)
+@pytest.mark.parametrize("representation", [0, 1, 2, 256])
+@pytest.mark.parametrize("vr", ["US", "SS"])
+def test_padding_is_signed_as_its_vr_or_else_the_pixels_are(
+    syntax: str, representation: int, vr: str
+):
+    dataset = make_dataset(PixelRepresentation=representation)
+    dataset.add_new("PixelPaddingValue", vr, 2000)
+    data = write(dataset, syntax).replace((2000).to_bytes(2, "little"), b"\x30\xf8", 1)
+    assert_as_pydicom(data)
+
+
 number_texts = st.one_of(
     st.integers(-(10**6), 10**6).map(str),
     st.floats(allow_nan=False, allow_infinity=False, width=32).map(repr),
