@@ -1,8 +1,15 @@
 """What a stage tells its user when it is done."""
 
 import sys
+from collections.abc import Callable
 
 from beam_pipelines.layout import DataLayout
+
+Advance = Callable[[int, int], None]
+
+
+def no_progress(written: int, quarantined: int) -> None:
+    """Progress that nobody watches."""
 
 
 def report(stage: str, counts: dict[str, int], layout: DataLayout) -> None:
