@@ -6,7 +6,6 @@ from typing import Any
 
 from beam_pipelines import options, shards
 from beam_pipelines.embedding_references import (
-    ReferenceBatch,
     SequenceShard,
     group_series,
     read_references,
@@ -157,7 +156,7 @@ def _fit_transform(
     print(f"{STAGE}: transform fitted on the train split; priors {shown}", file=sys.stderr)
 
 
-def _to_record_batch(_: SequenceShard, batches: Iterable[ReferenceBatch]) -> Any:
+def _to_record_batch(_: SequenceShard, batches: Iterable[bytes]) -> Any:
     series = [[r.item for r in group] for group in group_series(batches)]
     features = concatenate(raw_features(items) for items in series)
     labels, labelled = labels_of([item for items in series for item in items])

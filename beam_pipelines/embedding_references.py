@@ -1,11 +1,13 @@
 """References to embeddings: who a slice is and where its record lies.
 
 They are shuffled in place of the embeddings, 160 bytes for 6,000, and in batches: one from each
-task that reads embeddings to each shard of sequences. Beam holds 2.0 KB a reference when each is
-an element of its own, 0.7 KB in batches.
+task that reads embeddings to each shard of sequences. A batch is one bytes value: whatever else
+goes through GroupByKey is held as Python objects by the embedded runner, which took 2.0 KB a
+reference as elements of their own, 0.9 KB in a tuple and XXX KB in bytes.
 """
 
 import itertools
+import pickle
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -31,10 +33,9 @@ class EmbeddingReference(NamedTuple):
     offset: int
 
 
-class ReferenceBatch(NamedTuple):
-    """References of one shard of sequences; a class, so that Beam pickles it as a whole."""
-
-    references: tuple[EmbeddingReference, ...]
+def pack(references: Sequence[EmbeddingReference]) -> bytes:
+    """A batch of references as Beam is given it."""
+    return pickle.dumps(references, pickle.HIGHEST_PROTOCOL)
 
 
 class SequenceShard(NamedTuple):
@@ -68,8 +69,8 @@ def reference_tasks(split: str, names: Sequence[str]) -> Iterator[EmbeddingShard
 
 def read_references(
     task: EmbeddingShards, data_dir: str, model_id: str
-) -> Iterator[tuple[SequenceShard, ReferenceBatch]]:
-    """Yields references to every embedding of some shards, keyed by the shard they go to."""
+) -> Iterator[tuple[SequenceShard, bytes]]:
+    """Yields packed references to every embedding of some shards, by the shard they go to."""
     folder = DataLayout(data_dir).embeddings(model_id, task.split)
     found: defaultdict[int, list[EmbeddingReference]] = defaultdict(list)
     for name in task.names:
@@ -81,11 +82,14 @@ def read_references(
                 found[shard].append(EmbeddingReference(item, name, offset))
     for shard, references in found.items():
         key = SequenceShard(task.split, shard, task.num_shards)
-        yield key, ReferenceBatch(tuple(references))
+        yield key, pack(references)
 
 
-def group_series(batches: Iterable[ReferenceBatch]) -> list[list[EmbeddingReference]]:
+def group_series(batches: Iterable[bytes]) -> list[list[EmbeddingReference]]:
     """Whole series, each in anatomical order, in a stable order. Input order does not matter.
+
+    Args:
+        batches: packed references; all those of a series, if any.
 
     Raises:
         UserError: a series lacks an embedding, or has one twice.
@@ -95,7 +99,7 @@ def group_series(batches: Iterable[ReferenceBatch]) -> list[list[EmbeddingRefere
         item = reference.item
         return item.patient_id, item.study_instance_uid, item.series_instance_uid
 
-    references = itertools.chain.from_iterable(batch.references for batch in batches)
+    references = itertools.chain.from_iterable(map(pickle.loads, batches))
     ordered = sorted(references, key=lambda r: (series(r), r.item.index, r.item.image_id))
     groups = [list(group) for _, group in itertools.groupby(ordered, key=series)]
     for group in groups:

@@ -260,12 +260,29 @@ def parse_example(serialized: Any, image_size: int) -> dict[str, Any]:
         LABEL: tf.io.FixedLenFeature([NUM_LABELS], tf.int64, [-1] * NUM_LABELS),
     }
     features = tf.io.parse_single_example(serialized, spec)
-    image = tf.io.decode_image(features[IMAGE_ENCODED], channels=3, expand_animations=False)
     return {
         "image_id": features[IMAGE_ID],
-        "image": tf.ensure_shape(image, [image_size, image_size, 3]),
+        "image": tf.ensure_shape(
+            _decode_image(features[IMAGE_ENCODED]), [image_size, image_size, 3]
+        ),
         "label": tf.cast(features[LABEL], tf.float32),
     }
+
+
+def _decode_image(encoded: Any) -> Any:
+    """A JPEG or PNG of three channels as uint8 (height, width, 3), for training and embedding.
+
+    TensorFlow's default, which `decode_image` cannot change, is libjpeg's rough transform: no
+    faster (0.36 ms at 256 px either way), but at quality 95 it costs brain / subdural / bone window
+    0.9 / 1.7 / 1.2 dB.
+    """
+    import tensorflow as tf
+
+    return tf.cond(
+        tf.io.is_jpeg(encoded),
+        lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
+        lambda: tf.io.decode_png(encoded, channels=3),
+    )
 
 
 def parse_sequence(serialized: Any, max_to_keep: int) -> dict[str, Any]:

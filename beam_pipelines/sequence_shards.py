@@ -10,7 +10,6 @@ import numpy as np
 from beam_pipelines import schema, shards, tfrecord
 from beam_pipelines.embedding_references import (
     EmbeddingReference,
-    ReferenceBatch,
     SequenceShard,
     group_series,
     read_embeddings,
@@ -90,7 +89,7 @@ class SequenceBuilder:
 
     def build(
         self,
-        task: tuple[SequenceShard, Iterable[ReferenceBatch]],
+        task: tuple[SequenceShard, Iterable[bytes]],
         advance: Advance = no_progress,
     ) -> shards.Receipt:
         """Writes one shard; see `transforms.Builder`."""
@@ -109,7 +108,7 @@ class SequenceBuilder:
         )
 
     def _write(
-        self, file: IO[bytes], split: str, batches: Iterable[ReferenceBatch], advance: Advance
+        self, file: IO[bytes], split: str, batches: Iterable[bytes], advance: Advance
     ) -> shards.Receipt:
         series = group_series(batches)
         num_slices = sum(map(len, series))
