@@ -5,20 +5,18 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from beam_pipelines import options, shards
+from beam_pipelines.embedding_references import (
+    SequenceShard,
+    group_series,
+    read_references,
+    reference_tasks,
+)
 from beam_pipelines.embeddings import HOW_TO_MAKE as HOW_TO_MAKE_EMBEDDINGS
 from beam_pipelines.errors import require
 from beam_pipelines.layout import TRANSFORM, DataLayout
 from beam_pipelines.npy_export import export_npy
 from beam_pipelines.progress import report
-from beam_pipelines.sequence_shards import (
-    STAGE,
-    EmbeddingReference,
-    PublishSequences,
-    SequenceBuilder,
-    SequenceShard,
-    group_series,
-    read_references,
-)
+from beam_pipelines.sequence_shards import STAGE, PublishSequences, SequenceBuilder
 from beam_pipelines.slice_features import SLICE_FEATURES, labels_of, raw_features
 from beam_pipelines.transform_graph import TransformFolder, concatenate, fit, to_record_batch
 from configs import SequenceConfig, add_flags, load_config, override
@@ -112,14 +110,14 @@ def _grouped_references(
     import apache_beam as beam
 
     tasks = [
-        (data_dir, model_id, split, shard["name"], len(manifest["shards"]))
+        task
         for split, manifest in embeddings.items()
-        for shard in manifest["shards"]
+        for task in reference_tasks(split, [shard["name"] for shard in manifest["shards"]])
     ]
     return (
         pipeline
         | "CreateShards" >> beam.Create(tasks)
-        | "ReadReferences" >> beam.FlatMapTuple(read_references)
+        | "ReadReferences" >> beam.FlatMap(read_references, data_dir, model_id)
         | "GroupByShard" >> beam.GroupByKey()
     )
 
@@ -158,8 +156,8 @@ def _fit_transform(
     print(f"{STAGE}: transform fitted on the train split; priors {shown}", file=sys.stderr)
 
 
-def _to_record_batch(_: SequenceShard, references: Iterable[EmbeddingReference]) -> Any:
-    series = [[r.item for r in group] for group in group_series(references)]
+def _to_record_batch(_: SequenceShard, batches: Iterable[bytes]) -> Any:
+    series = [[r.item for r in group] for group in group_series(batches)]
     features = concatenate(raw_features(items) for items in series)
     labels, labelled = labels_of([item for items in series for item in items])
     return to_record_batch(features, labels, labelled)

@@ -1,6 +1,7 @@
 """Examples to embeddings: one shard in, one shard out, through a trained base model."""
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any, NamedTuple
@@ -68,15 +69,18 @@ def score_examples(
     """
     import tensorflow as tf
 
-    def parse(record: Any) -> tuple[Any, Any]:
-        return record, schema.parse_example(record, scorer.image_size)["image"]
+    def parse(records: Any) -> tuple[Any, Any]:
+        return records, schema.parse_examples(records, scorer.image_size)["images"]
 
+    def batches() -> Iterator[list[bytes]]:
+        records = tfrecord.read_file(path)
+        while batch := list(itertools.islice(records, scorer.batch_size)):
+            yield batch
+
+    # A call of the generator costs as much as decoding a small image: one a batch.
     dataset = (
-        tf.data.Dataset.from_generator(
-            lambda: tfrecord.read_file(path), output_signature=tf.TensorSpec((), tf.string)
-        )
+        tf.data.Dataset.from_generator(batches, output_signature=tf.TensorSpec((None,), tf.string))
         .map(parse, num_parallel_calls=tf.data.AUTOTUNE)
-        .batch(scorer.batch_size)
         .prefetch(2)
     )
     for batch, batch_images in dataset.as_numpy_iterator():

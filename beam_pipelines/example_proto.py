@@ -89,5 +89,7 @@ def decode(data: bytes) -> dict[str, list[Any]]:
     features = {}
     for name, feature in example.features.feature.items():
         kind = feature.WhichOneof("kind")
-        features[name] = list(getattr(feature, kind).value) if kind else []
+        # [:] copies in C; list() steps through a repeated field in Python: 18 against 23
+        # microseconds for all of an embedding.
+        features[name] = getattr(feature, kind).value[:] if kind else []
     return features

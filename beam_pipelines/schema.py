@@ -254,18 +254,60 @@ def parse_example(serialized: Any, image_size: int) -> dict[str, Any]:
     """
     import tensorflow as tf
 
+    batch = parse_examples(tf.expand_dims(serialized, 0), image_size)
+    return {
+        "image_id": batch["image_ids"][0],
+        "image": batch["images"][0],
+        "label": batch["labels"][0],
+    }
+
+
+def parse_examples(serialized: Any, image_size: int) -> dict[str, Any]:
+    """Parses a batch of examples inside tf.data; 96 px take 99 microseconds each, singly 136.
+
+    Args:
+        serialized: string tensor of shape (batch,).
+        image_size: height and width that the images were stored with.
+
+    Returns:
+        `image_ids` string (batch,), `images` uint8 (batch, image_size, image_size, 3) and `labels`
+        float32 (batch, 6), which is -1 where a slice has no labels.
+    """
+    import tensorflow as tf
+
     spec = {
         IMAGE_ID: tf.io.FixedLenFeature([], tf.string),
         IMAGE_ENCODED: tf.io.FixedLenFeature([], tf.string),
         LABEL: tf.io.FixedLenFeature([NUM_LABELS], tf.int64, [-1] * NUM_LABELS),
     }
-    features = tf.io.parse_single_example(serialized, spec)
-    image = tf.io.decode_image(features[IMAGE_ENCODED], channels=3, expand_animations=False)
+    features = tf.io.parse_example(serialized, spec)
+    shape = (image_size, image_size, 3)
+    images = tf.map_fn(
+        lambda encoded: tf.ensure_shape(_decode_image(encoded), shape),
+        features[IMAGE_ENCODED],
+        fn_output_signature=tf.TensorSpec(shape, tf.uint8),
+    )
     return {
-        "image_id": features[IMAGE_ID],
-        "image": tf.ensure_shape(image, [image_size, image_size, 3]),
-        "label": tf.cast(features[LABEL], tf.float32),
+        "image_ids": features[IMAGE_ID],
+        "images": images,
+        "labels": tf.cast(features[LABEL], tf.float32),
     }
+
+
+def _decode_image(encoded: Any) -> Any:
+    """A JPEG or PNG of three channels as uint8 (height, width, 3), for training and embedding.
+
+    TensorFlow's default, which `decode_image` cannot change, is libjpeg's rough transform: no
+    faster (0.36 ms at 256 px either way), but at quality 95 it costs brain / subdural / bone window
+    0.9 / 1.7 / 1.2 dB.
+    """
+    import tensorflow as tf
+
+    return tf.cond(
+        tf.io.is_jpeg(encoded),
+        lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
+        lambda: tf.io.decode_png(encoded, channels=3),
+    )
 
 
 def parse_sequence(serialized: Any, max_to_keep: int) -> dict[str, Any]:

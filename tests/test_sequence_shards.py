@@ -1,31 +1,10 @@
-import random
-
 import numpy as np
-import pytest
 from embedding_data import embedding_of, make_items
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_pipelines.errors import UserError
 from beam_pipelines.schema import NUM_LABELS, Sequence, Slice
-from beam_pipelines.sequence_shards import EmbeddingReference, group_series, make_windows
-
-
-def references(series: list[list[Slice]]) -> list[EmbeddingReference]:
-    return [EmbeddingReference(item, "s", i) for group in series for i, item in enumerate(group)]
-
-
-def test_series_are_grouped_and_put_in_order():
-    series = [make_items("a", 5), make_items("b", 1), make_items("c", 3)]
-    shuffled = references(series)
-    random.Random(0).shuffle(shuffled)
-    assert [[r.item for r in group] for group in group_series(shuffled)] == series
-
-
-@pytest.mark.parametrize("change", [lambda r: r[1:], lambda r: r[:-1], lambda r: [*r, r[2]]])
-def test_gaps_and_twins_are_an_error(change):
-    with pytest.raises(UserError, match=r"a-series: \d embeddings, not one for each of its 4"):
-        group_series(change(references([make_items("a", 4)])))
+from beam_pipelines.sequence_shards import make_windows
 
 
 def windows_of(items: list[Slice], max_to_keep: int) -> tuple[list[Sequence], np.ndarray]:

@@ -62,13 +62,13 @@ def training_examples(
     """
 
     def parse(serialized: Any) -> tuple[Any, Any]:
-        example = schema.parse_example(serialized, image_size)
-        return example["image"], example["label"]
+        examples = schema.parse_examples(serialized, image_size)
+        return examples["images"], examples["labels"]
 
     keep = None if folder.num_labelled == folder.num_slices else _has_labels
     records = _shuffled_records(folder.paths, folder.num_labelled, order, keep)
-    dataset = records.map(parse, tf.data.AUTOTUNE, deterministic=True)
-    dataset = dataset.batch(order.batch_size, drop_remainder=True)
+    batches = records.batch(order.batch_size, drop_remainder=True)
+    dataset = batches.map(parse, tf.data.AUTOTUNE, deterministic=True)
     if augment:
         # The number of the step, from the first epoch on, seeds its batch.
         first_step = order.first_epoch * order.steps_per_epoch(folder.num_labelled)
@@ -98,17 +98,19 @@ def evaluation_images(folder: ShardFolder, image_size: int, batch_size: int) -> 
     """Batches of the images of every slice, in file order, uint8; the last is padded with air."""
 
     def parse(serialized: Any) -> Any:
-        return schema.parse_example(serialized, image_size)["image"]
+        return schema.parse_examples(serialized, image_size)["images"]
 
-    return _evaluation(folder, folder.num_slices, parse, batch_size)
+    batches = tf.data.TFRecordDataset(list(folder.paths)).batch(batch_size)
+    dataset = batches.map(parse, tf.data.AUTOTUNE, deterministic=True)
+    return _evaluation(dataset, folder.num_slices, batch_size)
 
 
 def evaluation_sequences(folder: ShardFolder, batch_size: int) -> Any:
     """Batches of the inputs of every sequence, in file order; the last is padded with zeros."""
     parse = _sequence_parser(folder)
-    return _evaluation(
-        folder, folder.num_sequences, lambda serialized: parse(serialized)[0], batch_size
-    )
+    records = tf.data.TFRecordDataset(list(folder.paths))
+    inputs = records.map(lambda r: parse(r)[0], tf.data.AUTOTUNE, deterministic=True)
+    return _evaluation(inputs.batch(batch_size), folder.num_sequences, batch_size)
 
 
 def _sequence_parser(folder: ShardFolder) -> Callable[[Any], tuple[dict[str, Any], Any]]:
@@ -165,16 +167,14 @@ def _has_labels(serialized: Any) -> Any:
     return tf.size(tf.io.parse_single_example(serialized, spec)[schema.LABEL].values) > 0
 
 
-def _evaluation(
-    folder: ShardFolder, num_records: int, parse: Callable[[Any], Any], batch_size: int
-) -> Any:
+def _evaluation(dataset: Any, num_records: int, batch_size: int) -> Any:
+    """Pads the last batch and counts the batches."""
+
     def pad(values: Any) -> Any:
         missing = batch_size - tf.shape(values)[0]
         paddings = [[0, missing]] + [[0, 0]] * (values.shape.rank - 1)
         return tf.ensure_shape(tf.pad(values, paddings), [batch_size, *values.shape[1:]])
 
-    records = tf.data.TFRecordDataset(list(folder.paths))
-    dataset = records.map(parse, tf.data.AUTOTUNE, deterministic=True).batch(batch_size)
     dataset = dataset.map(lambda batch: tf.nest.map_structure(pad, batch))
     # An error when the shards do not hold what their manifest says.
     return _finish(
