@@ -32,8 +32,8 @@ def extract_metadata(bench: Bench) -> list[Row]:
         for count in pydicom_counts
     ]  # fmt: skip
     runs = bench.alternate([*jobs, *scripts])
-    figure = 1 / slope(*(runs[job.label].cpu for job in jobs), *counts)
-    reference = 1 / slope(*(runs[job.label].cpu for job in scripts), *pydicom_counts)
+    figure = 1 / slope([runs[job.label].cpu for job in jobs], counts)
+    reference = 1 / slope([runs[job.label].cpu for job in scripts], pydicom_counts)
     return [
         make_row(
             "extract_metadata.rate",

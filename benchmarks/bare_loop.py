@@ -57,7 +57,7 @@ class BareLoop:
         os.close(descriptor)
 
 
-def read_member(descriptor: int, reference: BareSlice) -> bytes:
+def read_member(descriptor: int, reference: BareSlice) -> bytearray:
     """The DICOM file of a slice, its checksum checked."""
     compressed = os.pread(descriptor, reference.compressed_size, reference.offset)
     data = deflate.deflate_decompress(compressed, reference.size)
@@ -66,7 +66,7 @@ def read_member(descriptor: int, reference: BareSlice) -> bytes:
     return data
 
 
-def read_hounsfield(data: bytes) -> np.ndarray:
+def read_hounsfield(data: bytes | bytearray) -> np.ndarray:
     """A DICOM file to int16 Hounsfield units (512, 512)."""
     return decode_hounsfield(data)
 

@@ -18,6 +18,8 @@ from benchmarks.measure import Usage, run_measured
 ROOT = Path(__file__).resolve().parent.parent
 # Programs whose change makes data of their making stale.
 _PACKAGES = ("beam_pipelines", "configs", "trainer")
+_RECORD_MODULES = ("example_proto", "schema", "sequences", "shards", "splits", "tfrecord")
+_MAKER_MODULES = ("embedding_shards", "experiments", "sequence_shards", "synthetic_series")
 _PARAMETERS = "fixture.json"
 
 
@@ -218,11 +220,20 @@ ENVIRONMENT = {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 def code_fingerprint() -> str:
-    """A hash of the program's own sources: data made by its stages is made anew when they change."""
+    """A hash of the program's sources: data that its stages made is made anew when they change."""
+    return _fingerprint(p for package in _PACKAGES for p in sorted((ROOT / package).glob("*.py")))
+
+
+def record_fingerprint() -> str:
+    """A hash of the sources that say how records are written, and of those that make them up."""
+    written = [ROOT / "beam_pipelines" / f"{name}.py" for name in _RECORD_MODULES]
+    return _fingerprint([*written, *(ROOT / "benchmarks" / f"{n}.py" for n in _MAKER_MODULES)])
+
+
+def _fingerprint(paths: Iterable[Path]) -> str:
     digest = hashlib.blake2b(digest_size=12)
-    for package in _PACKAGES:
-        for path in sorted((ROOT / package).glob("*.py")):
-            digest.update(path.read_bytes())
+    for path in paths:
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

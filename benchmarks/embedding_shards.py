@@ -19,8 +19,6 @@ from benchmarks.experiments import BASE_ID, write_base_experiment
 from benchmarks.synthetic_series import SyntheticSeries, Vectors, draw_series, totals
 from configs import Config, ExamplesConfig
 
-VERSION = 1
-
 
 def write_split(
     layout: DataLayout, split: str, series: list[SyntheticSeries], vectors: Vectors, dim: int
@@ -28,7 +26,7 @@ def write_split(
     """Writes the embedding shards and the manifest of a split."""
     folder = layout.embeddings(BASE_ID, split)
     # Number of the series, and of the slice in it, of every slice: 16 bytes a slice.
-    pairs = np.array([(n, i) for n, s in enumerate(series) for i in range(s.num_slices)])
+    pairs = np.array([(n, i) for n, s in enumerate(series) for i in range(s.num_slices)], np.int64)
     pairs = np.random.default_rng(1).permutation(pairs.reshape(-1, 2))
     num_shards = shards_for(len(pairs), ExamplesConfig().slices_per_shard)
     receipts = []

@@ -88,7 +88,7 @@ class ExampleRuns:
     def slope(self, kind: str, count: int, quantity: str) -> float:
         """Seconds a slice, `cpu` or `wall`."""
         values = [getattr(self.runs[f"{kind}-{count}-{n}"], quantity) for n in self._names]
-        return slope(*values, self.small.num_slices, self.large.num_slices)
+        return slope(values, (self.small.num_slices, self.large.num_slices))
 
     @property
     def note(self) -> str:
@@ -183,7 +183,9 @@ def build_examples_uneven(bench: Bench) -> list[Row]:
     runs = ExampleRuns(bench, "uneven_1k", "uneven_10k", 256)
     what = "build_examples, 256 px, two workers against one, uneven shards"
     row = _gain_row("build_examples_uneven.gain", what, runs, runs)
-    return [with_note(row, "one patient has a fifth of the slices; the bare pool's pieces are even")]
+    return [
+        with_note(row, "one patient has a fifth of the slices; the bare pool's pieces are even")
+    ]
 
 
 @line("three_scripts", archives=(_SMALL, _LARGE), scratch_gb=3)
@@ -206,10 +208,10 @@ def three_scripts(bench: Bench) -> list[Row]:
     ]  # fmt: skip
     runs = bench.alternate([*(side.stage(1) for side in sides), *scripts])
     figure = slope(
-        runs[f"stage-1-{_SMALL}"].cpu, runs[f"stage-1-{_LARGE}"].cpu,
-        *(side.num_slices for side in sides),
-    )  # fmt: skip
-    reference = slope(*(runs[job.label].cpu for job in scripts), *counts)
+        [runs[f"stage-1-{name}"].cpu for name in (_SMALL, _LARGE)],
+        [side.num_slices for side in sides],
+    )
+    reference = slope([runs[job.label].cpu for job in scripts], counts)
     value = ratio(reference, figure)
     return [
         make_row(

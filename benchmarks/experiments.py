@@ -1,7 +1,7 @@
 """Makes experiments that are finished without having been trained: weights do not change the cost.
 
-    python -m benchmarks.experiments --data_dir DATA --backbone small_cnn --image_size 96
-    python -m benchmarks.experiments --data_dir DATA --embedding_dim 1536 --cell_size 16
+python -m benchmarks.experiments --data_dir DATA --backbone small_cnn --image_size 96
+python -m benchmarks.experiments --data_dir DATA --embedding_dim 1536 --cell_size 16
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Makes a label file of Kaggle's size, and reads one as the old script did.
 
-    python -m benchmarks.label_file --output stage_2_train.csv --slices 752803 --duplicates 24
+python -m benchmarks.label_file --output stage_2_train.csv --slices 752803 --duplicates 24
 """
 
 import argparse

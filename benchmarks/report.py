@@ -51,7 +51,9 @@ def render_table(rows: Iterable[Row]) -> str:
                 raise ValueError(f"a cell must be one line without '|': {cell!r}")
     widths = [max(len(line[i]) for line in cells) for i in range(len(_FIELDS))]
     lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
+        "| "
+        + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        + " |"
         for line in cells
     ]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"

@@ -16,8 +16,8 @@ from benchmarks.machine import describe_machine
 from benchmarks.measure import RunError, folder_bytes
 
 _DESCRIPTION = """\
-Measures every stage against what it is compared with, in the same run, and prints one table: figure,
-reference, ratio, goal, whether it is met, time and memory.
+Measures every stage against what it is compared with, in the same run, and prints one table:
+figure, reference, ratio, goal, whether it is met, time and memory.
 
 Reads nothing; makes its own data in --work_dir and keeps it there for the next run.
 Writes --results, and every single measurement to <work_dir>/measurements.jsonl.
@@ -124,9 +124,7 @@ def main() -> None:
             print(f"{line.name:24} {gigabytes_needed([line], False):5.1f} GB  {line.what}")
         return
     args.work_dir.mkdir(parents=True, exist_ok=True)
-    results = args.results or (
-        args.work_dir / "RESULTS-quick.md" if args.quick else _RESULTS
-    )
+    results = args.results or (args.work_dir / "RESULTS-quick.md" if args.quick else _RESULTS)
     machine = describe_machine()
     old = report.read_results(results, machine)
     check_disk(lines, args.work_dir, args.quick)
@@ -135,6 +133,8 @@ def main() -> None:
     merged = report.merge(old, rows, list(all_lines()))
     report.write_results(results, machine, merged, bench.num_distinct)
     print(report.render_table(rows))
+    if args.quick:
+        bench.log("these sizes are too small to judge by: they show that every line runs")
     if failed:
         raise UserError(f"lines failed: {', '.join(failed)}; their old rows are kept; see above")
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from benchmarks import stages
-from benchmarks.bench import Bench, Job, code_fingerprint, remover
+from benchmarks.bench import Bench, Job, record_fingerprint, remover
 from benchmarks.lines import Goal, Row, line, make_row, number
 
 _BASE_ID = "base1"
@@ -22,16 +22,15 @@ def embeddings(bench: Bench, num_slices: int, num_series: int, dim: int) -> Path
         bench.prepare(f"embeddings of {num_slices:,} slices, {dim} numbers each", command)
 
     parameters = {
-        "slices": num_slices, "series": num_series, "dim": dim, "code": code_fingerprint()
+        "slices": num_slices, "series": num_series, "dim": dim, "code": record_fingerprint()
     }  # fmt: skip
     return bench.fixture(f"embeddings-{num_slices}-{dim}", parameters, make)
 
 
 def sequences_job(label: str, data_dir: Path) -> Job:
     """build_sequences from nothing: the transform is fitted, too."""
-    transforms = list((data_dir / "experiments").glob("*/transform")) or [
-        path / "transform" for path in (data_dir / "experiments").glob(f"{_BASE_ID}_*")
-    ]
+    experiments = (data_dir / "experiments").glob(f"{_BASE_ID}_*")
+    transforms = [experiment / "transform" for experiment in experiments]
     return Job(
         label,
         stages.build_sequences(data_dir, _BASE_ID),

@@ -1,6 +1,6 @@
 """Makes the test sequences of any number of slices, and their metadata: what predict reads.
 
-    python -m benchmarks.sequence_shards --data_dir DATA --slices 121232 --dim 1536
+python -m benchmarks.sequence_shards --data_dir DATA --slices 121232 --dim 1536
 """
 
 import argparse
@@ -19,7 +19,6 @@ from benchmarks.experiments import BASE_ID
 from benchmarks.synthetic_series import SyntheticSeries, Vectors, draw_series, totals
 from configs import ExamplesConfig, SequenceConfig
 
-VERSION = 1
 _SLICES_A_SERIES = 35
 
 
