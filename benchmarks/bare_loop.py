@@ -66,9 +66,10 @@ def read_member(descriptor: int, reference: BareSlice) -> bytearray:
     return data
 
 
-def read_hounsfield(data: bytes | bytearray) -> np.ndarray:
+def read_hounsfield(data: bytearray) -> np.ndarray:
     """A DICOM file to int16 Hounsfield units (512, 512)."""
-    return decode_hounsfield(data)
+    # pydicom would copy a bytearray anyway.
+    return decode_hounsfield(bytes(data))
 
 
 def draw(hounsfield: np.ndarray, windowing: Windowing, size: int) -> np.ndarray:

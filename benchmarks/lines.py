@@ -3,7 +3,7 @@
 import importlib
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from benchmarks.measure import Usage
@@ -155,12 +155,7 @@ class Line:
     scratch_gb: float = 0.0
 
 
-@dataclass
-class _Registry:
-    lines: dict[str, Line] = field(default_factory=dict)
-
-
-_REGISTRY = _Registry()
+_REGISTRY: dict[str, Line] = {}
 
 
 def line(
@@ -177,9 +172,9 @@ def line(
     ) -> "Callable[[Bench], list[Row]]":
         what = (measure.__doc__ or "").splitlines()[0].rstrip(".")
         made = Line(name, what, measure, tuple(archives), fixtures_gb, scratch_gb)
-        if name in _REGISTRY.lines:
+        if name in _REGISTRY:
             raise ValueError(f"two lines are called {name}")
-        _REGISTRY.lines[name] = made
+        _REGISTRY[name] = made
         return measure
 
     return register
@@ -187,9 +182,10 @@ def line(
 
 def all_lines() -> dict[str, Line]:
     """Every line by its name, in the order of the table."""
-    for module in _MODULES:
-        importlib.import_module(f"benchmarks.{module}")
-    return dict(_REGISTRY.lines)
+    modules = [importlib.import_module(f"benchmarks.{name}").__name__ for name in _MODULES]
+    # Whichever module was imported first.
+    ordered = sorted(_REGISTRY.values(), key=lambda line: modules.index(line.measure.__module__))
+    return {line.name: line for line in ordered}
 
 
 def with_note(row: Row, text: str) -> Row:
