@@ -9,10 +9,12 @@ that take one equal piece after the other, so that neither waits for the other.
 """
 
 import argparse
+import ctypes
 import itertools
 import multiprocessing
 import os
 import pickle
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,8 @@ from beam_pipelines.windowing import Windowing
 from benchmarks.bare_references import BareShard, BareSlice
 from configs import ExamplesConfig
 
+# glibc's mallopt parameters (malloc.h).
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 # Pieces that the workers of a pool share out: few enough to cost nothing, enough to end together.
 _PIECES = 40
 
@@ -55,6 +59,21 @@ class BareLoop:
                     record = schema.encode_example(item, encoded, image_format, size, size)
                     tfrecord.write_record(file, record)
         os.close(descriptor)
+
+
+def keep_freed_memory() -> None:
+    """Makes glibc keep what is freed, where the C library is glibc.
+
+    Every slice takes and frees the same arrays of 0.5 to 1 MB. By default each is mapped, zeroed
+    and unmapped again: 1,039 page faults in `decode_hounsfield`, which then takes 2.7 ms, and 0.63
+    without them.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(_M_MMAP_MAX, 0)
+            mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+            mallopt(_M_TOP_PAD, 64 << 20)
 
 
 def read_member(descriptor: int, reference: BareSlice) -> bytearray:
@@ -109,6 +128,7 @@ def main() -> None:
     parser.add_argument("--image_size", type=int, default=ExamplesConfig().image_size)
     parser.add_argument("--workers", type=int, default=1)
     args = parser.parse_args()
+    keep_freed_memory()
     config = ExamplesConfig(image_size=args.image_size)
     shards = pickle.loads(args.references.read_bytes())
     run(BareLoop(args.archive, args.output, config), shards, args.workers)
