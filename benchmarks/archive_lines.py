@@ -21,16 +21,12 @@ def extract_metadata(bench: Bench) -> list[Row]:
         command = stages.extract_metadata(bench.archive(name), folder)
         jobs.append(Job(f"metadata-{name}", command, remover(folder)))
     pydicom_counts = bench.pick((200, 1_000), (20, 100))
-    scripts = [
-        Job(
-            f"pydicom-{count}",
-            stages.program(
-                "benchmarks.three_scripts", "--archive", bench.archive(_SMALL),
-                "--output", bench.scratch / "pydicom", "--slices", count, "--script", "metadata",
-            ),
-        )
-        for count in pydicom_counts
-    ]  # fmt: skip
+    scripts = []
+    for count in pydicom_counts:
+        flags = ["--archive", bench.archive(_SMALL), "--slices", count]
+        flags += ["--output", bench.scratch / f"pydicom-{count}", "--script", "metadata"]
+        command = stages.program("benchmarks.three_scripts", *flags)
+        scripts.append(Job(f"pydicom-{count}", command))
     runs = bench.alternate([*jobs, *scripts])
     figure = 1 / slope([runs[job.label].cpu for job in jobs], counts)
     reference = 1 / slope([runs[job.label].cpu for job in scripts], pydicom_counts)

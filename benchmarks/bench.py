@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ class Job:
 
     Attributes:
         label: names it among the jobs of its line, and in the raw measurements.
-        command: program and arguments.
+        command: program and arguments; it writes nothing that another job reads or writes.
         before: run before each measurement, unmeasured: removes what the run before has written.
     """
 
@@ -82,12 +83,14 @@ class Bench:
         work: folder of the data and of what the runs write.
         quick: whether sizes are tiny.
         repeats: measurements of each job.
+        at_once: jobs that run at the same time; more than one only where figures do not matter.
         log: what runs are told to; progress.
     """
 
     work: Path
     quick: bool
     repeats: int
+    at_once: int = 1
     log: Callable[[str], None] = field(default=lambda text: print(text, file=sys.stderr))
 
     def pick(self, full: Any, quick: Any) -> Any:
@@ -110,13 +113,14 @@ class Bench:
         """
         jobs = list(jobs)
         usages: dict[str, list[Usage]] = {job.label: [] for job in jobs}
-        for _ in range(self.repeats if repeats is None else repeats):
-            for job in jobs:
-                job.before()
-                usages[job.label].append(self._measure(job))
+        with ThreadPoolExecutor(self.at_once) as pool:
+            for _ in range(self.repeats if repeats is None else repeats):
+                for job, usage in zip(jobs, pool.map(self._measure, jobs), strict=True):
+                    usages[job.label].append(usage)
         return {label: Runs(tuple(found)) for label, found in usages.items()}
 
     def _measure(self, job: Job) -> Usage:
+        job.before()
         usage = run_measured(job.command, ENVIRONMENT)
         self.log(
             f"  {job.label}: {usage.wall_seconds:.1f} s, CPU {usage.cpu_seconds:.1f} s, "

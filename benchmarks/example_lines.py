@@ -33,9 +33,9 @@ class ExampleJobs:
         self._described = bench.described(archive)
         self._per_shard = max(1, self.num_slices // _SHARDS)
 
-    def stage(self, threads: int) -> Job:
-        """build_examples with a number of threads."""
-        label = f"stage-{threads}-{self._name}"
+    def stage(self, threads: int | None) -> Job:
+        """build_examples with a number of threads, or as by default."""
+        label = f"stage-{threads or 'default'}-{self._name}"
         folder = self.bench.scratch / label
         copy_described(self._described, folder)
         command = stages.build_examples(
@@ -74,19 +74,19 @@ class ExampleRuns:
         self.small = ExampleJobs(bench, small, image_size)
         self.large = ExampleJobs(bench, large, image_size)
         sides = (self.small, self.large)
-        jobs = [side.stage(count) for count in (1, 2) for side in sides]
+        jobs = [side.stage(count) for count in (1, 2, None) for side in sides]
         jobs += [side.bare(count) for count in (1, 2) for side in sides]
         self._names = (small, large)
         self.runs = bench.alternate(jobs)
         stage, bare = (bench.scratch / f"{kind}-1-{large}" for kind in ("stage", "bare"))
         self.identical = _digest(stage) == _digest(bare)
 
-    def of(self, kind: str, count: int) -> Runs:
+    def of(self, kind: str, count: object) -> Runs:
         """The runs over the larger archive."""
         return self.runs[f"{kind}-{count}-{self._names[1]}"]
 
-    def slope(self, kind: str, count: int, quantity: str) -> float:
-        """Seconds a slice, `cpu` or `wall`."""
+    def slope(self, kind: str, count: object, quantity: str) -> float:
+        """Seconds a slice, `cpu` or `wall`, with one or two workers or by default."""
         values = [getattr(self.runs[f"{kind}-{count}-{n}"], quantity) for n in self._names]
         return slope(values, (self.small.num_slices, self.large.num_slices))
 
@@ -163,12 +163,28 @@ def _gain_row(name: str, what: str, runs: ExampleRuns, pool: ExampleRuns) -> Row
     )
 
 
+def _default_row(name: str, runs: ExampleRuns) -> Row:
+    """What the stage gains over one thread when no flag says how many."""
+    one = runs.slope("stage", 1, "wall")
+    gains = [ratio(one, runs.slope("stage", count, "wall")) for count in ("default", 2)]
+    return make_row(
+        name,
+        "build_examples, 256 px, default flags against one thread",
+        figure=number(gains[0], "times"),
+        reference=number(gains[1], "times (two threads)"),
+        ratio=ratio(*gains),
+        usage=runs.of("stage", "default").usage,
+        note=f"{runs.note}; wall; the default is a thread a core",
+    )
+
+
 @line("build_examples_256", archives=(_SMALL, _LARGE), scratch_gb=4)
 def build_examples_256(bench: Bench) -> list[Row]:
     """build_examples at 256 px against the bare loop, one and two workers."""
     rows, runs = _speed_rows(bench, 256)
     what = "build_examples, 256 px, two workers against one"
-    return [*rows, _gain_row("build_examples_256.gain", what, runs, runs)]
+    rows.append(_gain_row("build_examples_256.gain", what, runs, runs))
+    return [*rows, _default_row("build_examples_256.default", runs)]
 
 
 @line("build_examples_299", archives=(_SMALL, _LARGE), scratch_gb=5)
@@ -193,19 +209,13 @@ def three_scripts(bench: Bench) -> list[Row]:
     """build_examples at 256 px against the three scripts of old."""
     sides = [ExampleJobs(bench, name, 256) for name in (_SMALL, _LARGE)]
     counts = bench.pick((200, 1_000), (40, 100))
-    folder = bench.scratch / "three_scripts"
     archive = bench.archive(_SMALL)
-    scripts = [
-        Job(
-            f"three_scripts-{count}",
-            stages.program(
-                "benchmarks.three_scripts",
-                "--archive", archive, "--output", folder, "--slices", count,
-            ),
-            remover(folder),
-        )
-        for count in counts
-    ]  # fmt: skip
+    scripts = []
+    for count in counts:
+        folder = bench.scratch / f"three_scripts-{count}"
+        flags = ["--archive", archive, "--output", folder, "--slices", count]
+        command = stages.program("benchmarks.three_scripts", *flags)
+        scripts.append(Job(f"three_scripts-{count}", command, remover(folder)))
     runs = bench.alternate([*(side.stage(1) for side in sides), *scripts])
     figure = slope(
         [runs[f"stage-1-{name}"].cpu for name in (_SMALL, _LARGE)],

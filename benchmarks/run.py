@@ -128,7 +128,12 @@ def main() -> None:
     machine = describe_machine()
     old = report.read_results(results, machine)
     check_disk(lines, args.work_dir, args.quick)
-    bench = Bench(args.work_dir.resolve(), args.quick, args.repeats or (1 if args.quick else 3))
+    bench = Bench(
+        args.work_dir.resolve(),
+        args.quick,
+        repeats=args.repeats or (1 if args.quick else 3),
+        at_once=2 if args.quick else 1,
+    )
     rows, failed = measure(lines, bench)
     merged = report.merge(old, rows, list(all_lines()))
     report.write_results(results, machine, merged, bench.num_distinct)

@@ -101,7 +101,9 @@ def scale_build_examples(bench: Bench) -> list[Row]:
         command = stages.build_examples(bench.archive(name), folder)
         return Job(f"examples-{name}", command, remover(*(folder / x for x in _OUTPUTS)))
 
-    return _archive_rows(bench, "build_examples", job, "256 px, all cores")
+    return _archive_rows(
+        bench, "build_examples", job, "256 px, all cores; the largest archive may not fit in memory"
+    )
 
 
 @line("scale_training_input", archives=_ARCHIVES, fixtures_gb=_TINY_GB)

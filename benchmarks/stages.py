@@ -9,8 +9,10 @@ def program(module: str, *flags: object) -> list[str]:
     return [sys.executable, "-m", module, *map(str, flags)]
 
 
-def threads_flags(num_threads: int) -> list[str]:
-    """How build_examples and extract_metadata are told their number of threads."""
+def threads_flags(num_threads: int | None) -> list[str]:
+    """How build_examples is told its number of threads; None for its default, all cores."""
+    if num_threads is None:
+        return []
     mode = "in_memory" if num_threads == 1 else "multi_threading"
     return ["--direct_num_workers", str(num_threads), "--direct_running_mode", mode]
 

@@ -13,7 +13,7 @@ def training_input(bench: Bench) -> list[Row]:
     """Training images a second and core at 256 px, and how long a step waits for them."""
     data_dir = bench.examples(_ARCHIVE, _IMAGE_SIZE)
     counts = bench.pick((2_048, 12_288), (128, 512))
-    steps = bench.pick(40, 4)
+    steps = bench.pick(40, 2)
 
     def command(*flags: object) -> list[str]:
         shared = ("--data_dir", data_dir, "--image_size", _IMAGE_SIZE)
