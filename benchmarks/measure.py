@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -56,8 +57,13 @@ def run_measured(command: Sequence[str], env: Mapping[str, str] | None = None) -
     """
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         started = time.monotonic()
+        # A session of its own, so that an interrupted benchmark can end the whole tree.
         process = subprocess.Popen(
-            command, stdout=stdout, stderr=stderr, env={**os.environ, **(env or {})}
+            command,
+            stdout=stdout,
+            stderr=stderr,
+            env={**os.environ, **(env or {})},
+            start_new_session=True,
         )
         memory = _MemorySamples(process.pid)
         try:
@@ -69,7 +75,7 @@ def run_measured(command: Sequence[str], env: Mapping[str, str] | None = None) -
                 memory.take()
                 time.sleep(_SAMPLE_SECONDS)
         except BaseException:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)
             process.wait()
             raise
         wall = time.monotonic() - started

@@ -56,7 +56,10 @@ def _rows(
 
 def _archive_rows(bench: Bench, stage: str, job: Callable[[str], Job], note: str = "") -> list[Row]:
     counts = [bench.num_slices(name) for name in _ARCHIVES]
-    repeated = f"archives repeat the pixels of {bench.num_distinct} distinct slices"
+    repeated = (
+        f"{counts[2]:,} members repeat the pixels of {bench.num_distinct} distinct slices under "
+        "other names and UIDs"
+    )
     note = f"{note}; {repeated}" if note else repeated
     return _rows(bench, stage, counts, [job(name) for name in _ARCHIVES], note)
 
@@ -121,7 +124,7 @@ def scale_training_input(bench: Bench) -> list[Row]:
         )
         for root, count in zip(roots, counts, strict=True)
     ]  # fmt: skip
-    note = f"{_IMAGE_SIZE} px, one epoch of the train split"
+    note = f"{_IMAGE_SIZE} px, one epoch of the train split; archives as in the rows above"
     return _rows(bench, "training_input", counts, jobs, note)
 
 
