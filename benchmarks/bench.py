@@ -174,9 +174,7 @@ class Bench:
         return self.fixture(f"archive-{name}", parameters, make) / "archive.zip"
 
     def _drawn_parameters(self) -> dict[str, int]:
-        from benchmarks.slice_archive_sizes import ARCHIVE_VERSION
-
-        return {"distinct": self.num_distinct, "seed": 1, "version": ARCHIVE_VERSION}
+        return {"distinct": self.num_distinct, "seed": 1, "version": sizes.ARCHIVE_VERSION}
 
     @property
     def num_distinct(self) -> int:
