@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 DATA_DIR ?= build/demo
 GPU ?=
+BENCH ?=
 LOCK := requirements$(if $(GPU),-gpu).lock
 # Another lock file makes the environment anew.
 STAMP := $(VENV)/.installed-$(basename $(LOCK))
@@ -11,13 +12,15 @@ DEMO_ARCHIVE := $(DATA_DIR)/archive.zip
 DEMO_PATIENTS ?= 100
 DEMO_SEED ?= 1
 
-.PHONY: help env demo test test-slow lint lock clean
+.PHONY: help env demo test test-slow bench lint lock clean
 
 help:
 	@echo "make demo       every stage on a drawn archive, both models trained, under ten minutes"
 	@echo "                (DATA_DIR=build/demo, DEMO_PATIENTS=100, DEMO_SEED=1)"
 	@echo "make test       the tests"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make bench      measures every stage, writes benchmarks/RESULTS.md: hours, 60 GB of disk"
+	@echo "                (BENCH='--quick', BENCH='--only predict help', BENCH=--list)"
 	@echo "make env        the environment, in .venv; GPU=1 for TensorFlow's CUDA libraries"
 	@echo "make lint       linter and type checker"
 	@echo "make lock       resolve the dependencies of pyproject.toml anew"
@@ -50,6 +53,9 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(VENV)/bin/python -m pytest -m slow
+
+bench: $(STAMP)
+	$(VENV)/bin/python -m benchmarks.run $(BENCH)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .
