@@ -43,7 +43,9 @@ def batch_by_shard(
             split = split_of(patient_id, block.subset, config.val_ratio, config.split_salt)
             key = keys[patient_id] = ShardKey(split, shard_of(patient_id, num_shards[split]))
         by_shard.setdefault(key, []).append(row)
-    for key, batch in by_shard.items():
+    # Largest first: the embedded runner builds shards in the order in which it first hears of them,
+    # and a large one that is begun last would keep one core busy alone.
+    for key, batch in sorted(by_shard.items(), key=lambda item: len(item[1]), reverse=True):
         yield key, pack_rows(batch)
 
 

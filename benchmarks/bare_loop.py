@@ -9,27 +9,22 @@ that take one equal piece after the other, so that neither waits for the other.
 """
 
 import argparse
-import ctypes
 import itertools
 import multiprocessing
 import os
 import pickle
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import deflate
-import numpy as np
 
 from beam_pipelines import images, schema, tfrecord
-from beam_pipelines.pixels import decode_hounsfield
-from beam_pipelines.windowing import Windowing
+from beam_pipelines.pixels import read_stored
+from beam_pipelines.rendering import Renderer
 from benchmarks.bare_references import BareShard, BareSlice
 from configs import ExamplesConfig
 
-# glibc's mallopt parameters (malloc.h).
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 # Pieces that the workers of a pool share out: few enough to cost nothing, enough to end together.
 _PIECES = 40
 
@@ -44,7 +39,8 @@ class BareLoop:
 
     def __call__(self, shards: Sequence[BareShard]) -> None:
         """Writes shards, one file each."""
-        size, windowing = self.config.image_size, Windowing(self.config.windows)
+        size = self.config.image_size
+        render = Renderer(self.config.windows, size)
         image_format, quality = self.config.image_format, self.config.jpeg_quality
         descriptor = os.open(self.archive, os.O_RDONLY)
         for shard in shards:
@@ -52,8 +48,7 @@ class BareLoop:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:
                 for reference in shard.slices:
-                    hounsfield = read_hounsfield(read_member(descriptor, reference))
-                    image = draw(hounsfield, windowing, size)
+                    image = render(*read_stored(read_member(descriptor, reference)))
                     encoded = images.encode(image, image_format, quality)
                     item = schema.Slice(*reference.fields)  # type: ignore[arg-type]
                     record = schema.encode_example(item, encoded, image_format, size, size)
@@ -61,39 +56,13 @@ class BareLoop:
         os.close(descriptor)
 
 
-def keep_freed_memory() -> None:
-    """Makes glibc keep what is freed, where the C library is glibc.
-
-    Every slice takes and frees the same arrays of 0.5 to 1 MB. By default each is mapped, zeroed
-    and unmapped again: 1,039 page faults in `decode_hounsfield`, which then takes 2.7 ms, and 0.63
-    without them.
-    """
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            mallopt(_M_MMAP_MAX, 0)
-            mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-            mallopt(_M_TOP_PAD, 64 << 20)
-
-
-def read_member(descriptor: int, reference: BareSlice) -> bytearray:
+def read_member(descriptor: int, reference: BareSlice) -> bytes:
     """The DICOM file of a slice, its checksum checked."""
     compressed = os.pread(descriptor, reference.compressed_size, reference.offset)
     data = deflate.deflate_decompress(compressed, reference.size)
     if deflate.crc32(data) != reference.crc:
         raise ValueError(f"wrong CRC-32 at {reference.offset}")
     return data
-
-
-def read_hounsfield(data: bytearray) -> np.ndarray:
-    """A DICOM file to int16 Hounsfield units (512, 512)."""
-    # pydicom would copy a bytearray anyway.
-    return decode_hounsfield(bytes(data))
-
-
-def draw(hounsfield: np.ndarray, windowing: Windowing, size: int) -> np.ndarray:
-    """Hounsfield units to uint8 (size, size, 3): windowed, then resized."""
-    return images.resize(windowing(hounsfield), size)
 
 
 def equal_pieces(shards: Sequence[BareShard], count: int) -> list[BareShard]:
@@ -128,7 +97,6 @@ def main() -> None:
     parser.add_argument("--image_size", type=int, default=ExamplesConfig().image_size)
     parser.add_argument("--workers", type=int, default=1)
     args = parser.parse_args()
-    keep_freed_memory()
     config = ExamplesConfig(image_size=args.image_size)
     shards = pickle.loads(args.references.read_bytes())
     run(BareLoop(args.archive, args.output, config), shards, args.workers)

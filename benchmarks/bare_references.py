@@ -17,9 +17,15 @@ from typing import NamedTuple
 
 from beam_pipelines import schema
 from beam_pipelines.build_examples import num_shards
-from beam_pipelines.examples import ShardKey, group_series, order_series, shard_key
 from beam_pipelines.layout import DataLayout, shard_name
-from beam_pipelines.metadata import SliceReference, read_metadata_manifest, read_references
+from beam_pipelines.metadata import read_metadata_manifest
+from beam_pipelines.series import ShardKey, batch_by_shard, group_series, order_series
+from beam_pipelines.slice_references import (
+    SliceReference,
+    parse_references,
+    row_blocks,
+    unpack_rows,
+)
 from configs import ExamplesConfig
 
 _LOCAL_HEADER_BYTES = 30
@@ -58,10 +64,10 @@ def prepare(archive: Path, data_dir: Path, slices_per_shard: int) -> list[BareSh
     with open(layout.reshaped_labels_csv) as file:  # noqa: PTH123 - a path as text
         labels = {row[0]: tuple(map(int, row[1:])) for row in list(csv.reader(file))[1:]}
     grouped: dict[ShardKey, list[SliceReference]] = collections.defaultdict(list)
-    for subset in ("train", "test"):
-        for reference in read_references(layout, subset):
-            key = shard_key(reference, config, counts)
-            grouped[key].append(reference._replace(label=labels.get(reference.image_id)))
+    for block in row_blocks(layout):
+        for key, batch in batch_by_shard(block, config, counts):
+            for reference in parse_references(unpack_rows(batch), block.subset):
+                grouped[key].append(reference._replace(label=labels.get(reference.image_id)))
     descriptor = os.open(archive, os.O_RDONLY)
     try:
         return [

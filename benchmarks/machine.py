@@ -16,7 +16,6 @@ _PACKAGES = (
     "numba",
     "opencv-python-headless",
     "deflate",
-    "isal",
     "pydicom",
     "pyarrow",
 )

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import deflate as libdeflate
 import numpy as np
-from isal import isal_zlib
 
 from beam_pipelines.demo_archive import ROOT, label_rows
 from beam_pipelines.demo_plan import StudyPlan, pixel_stream, plan_demo
@@ -75,7 +75,7 @@ class DrawnSlice:
         header = self.header_of(identity)
         compressor = zlib.compressobj(1, zlib.DEFLATED, -15)
         start = compressor.compress(header) + compressor.flush(zlib.Z_FULL_FLUSH)
-        crc = isal_zlib.crc32(self.pixels, isal_zlib.crc32(header))
+        crc = libdeflate.crc32(self.pixels, libdeflate.crc32(header))
         return DeflatedMember(name, crc, len(header) + len(self.pixels), start + self.deflated)
 
 

@@ -11,10 +11,7 @@ def program(module: str, *flags: object) -> list[str]:
 
 def threads_flags(num_threads: int | None) -> list[str]:
     """How build_examples is told its number of threads; None for its default, all cores."""
-    if num_threads is None:
-        return []
-    mode = "in_memory" if num_threads == 1 else "multi_threading"
-    return ["--direct_num_workers", str(num_threads), "--direct_running_mode", mode]
+    return [] if num_threads is None else ["--build_threads", str(num_threads)]
 
 
 def extract_metadata(archive: Path, data_dir: Path, *flags: object) -> list[str]:
