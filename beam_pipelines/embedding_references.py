@@ -1,9 +1,8 @@
 """References to embeddings: who a slice is and where its record lies.
 
 They are shuffled in place of the embeddings, 160 bytes for 6,000, and in batches: one from each
-task that reads embeddings to each shard of sequences. A batch is one bytes value: whatever else
-goes through GroupByKey is held as Python objects by the embedded runner, which took 2.0 KB a
-reference as elements of their own, 0.9 KB in a tuple and XXX KB in bytes.
+task that reads embeddings to each shard of sequences. A batch is one bytes value, because the
+embedded runner decodes anything else while it groups and holds it as Python objects.
 """
 
 import itertools

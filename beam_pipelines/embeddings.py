@@ -2,7 +2,9 @@
 
 import hashlib
 import itertools
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import IO, Any, NamedTuple
 
@@ -11,9 +13,12 @@ import numpy as np
 from beam_pipelines import schema, shards, storage, tfrecord
 from beam_pipelines.examples import HOW_TO_MAKE as HOW_TO_MAKE_EXAMPLES
 from beam_pipelines.layout import DataLayout
+from beam_pipelines.progress import Advance, no_progress
 
 STAGE = "extract_embeddings"
 HOW_TO_MAKE = "python -m beam_pipelines.extract_embeddings"
+# Batches that are decoded or in the model at a time.
+_IN_WORK = 2
 # What an example shard's receipt says of its slices, and so the embedding shard's.
 _CARRIED = ("num_slices", "num_labelled", "num_patients", "num_series")
 
@@ -57,8 +62,8 @@ def score_examples(
 ) -> Iterator[tuple[list[schema.Slice], np.ndarray, np.ndarray]]:
     """Runs a base model over the examples of a shard.
 
-    Images are decoded by TensorFlow, as in training (decoders differ by a grey level), in
-    parallel with the model.
+    Two batches are in work at a time: while one is in the model, the images of the next are
+    decoded, and the caller encodes and writes the one before.
 
     Args:
         path: the shard.
@@ -67,25 +72,21 @@ def score_examples(
     Yields:
         For each batch its slices, embeddings, float32 (n, embedding_dim), and logits, (n, 6).
     """
-    import tensorflow as tf
+    records = tfrecord.read_file(path)
+    running: deque[tuple[list[bytes], Future[Any]]] = deque()
 
-    def parse(records: Any) -> tuple[Any, Any]:
-        return records, schema.parse_examples(records, scorer.image_size)["images"]
+    def finish() -> tuple[list[schema.Slice], np.ndarray, np.ndarray]:
+        batch, scores = running.popleft()
+        embeddings, logits = scores.result()
+        return [schema.decode_slice(record)[0] for record in batch], embeddings, logits
 
-    def batches() -> Iterator[list[bytes]]:
-        records = tfrecord.read_file(path)
+    with ThreadPoolExecutor(_IN_WORK) as pool:
         while batch := list(itertools.islice(records, scorer.batch_size)):
-            yield batch
-
-    # A call of the generator costs as much as decoding a small image: one a batch.
-    dataset = (
-        tf.data.Dataset.from_generator(batches, output_signature=tf.TensorSpec((None,), tf.string))
-        .map(parse, num_parallel_calls=tf.data.AUTOTUNE)
-        .prefetch(2)
-    )
-    for batch, batch_images in dataset.as_numpy_iterator():
-        embeddings, logits = scorer(batch_images)
-        yield [schema.decode_slice(record)[0] for record in batch], embeddings, logits
+            running.append((batch, pool.submit(scorer.score_examples, batch)))
+            if len(running) > _IN_WORK:
+                yield finish()
+        while running:
+            yield finish()
 
 
 @dataclass
@@ -112,7 +113,7 @@ class EmbeddingBuilder:
         found = experiment.find_experiment(self.data_dir, experiment.BASE, self.experiment_folder)
         self._scorer = inference.load_base(found)
 
-    def build(self, task: ExampleShard) -> shards.Receipt:
+    def build(self, task: ExampleShard, advance: Advance = no_progress) -> shards.Receipt:
         """Writes one shard; see `transforms.Builder`."""
         layout = DataLayout(self.data_dir)
         folder, name = layout.embeddings(self.model_id, task.split), task.receipt["name"]
@@ -121,15 +122,18 @@ class EmbeddingBuilder:
         )
         source = storage.join(layout.examples(task.split), name)
         return shards.build_shard(
-            folder, name, expected, lambda file: self._write(file, source, task)
+            folder, name, expected, lambda file: self._write(file, source, task, advance)
         )
 
-    def _write(self, file: IO[bytes], source: str, task: ExampleShard) -> shards.Receipt:
+    def _write(
+        self, file: IO[bytes], source: str, task: ExampleShard, advance: Advance
+    ) -> shards.Receipt:
         written = 0
         for slices, embeddings, logits in score_examples(source, self._scorer):
             for item, embedding, logit in zip(slices, embeddings, logits, strict=True):
                 tfrecord.write_record(file, schema.encode_embedding(item, embedding, logit))
             written += len(slices)
+            advance(len(slices), 0)
         shards.check_complete(f"{STAGE} {source}", task.receipt["num_slices"], written)
         return {
             **{key: task.receipt[key] for key in (*_CARRIED, "label_counts")},

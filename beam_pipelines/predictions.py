@@ -18,6 +18,7 @@ from beam_pipelines.errors import require
 from beam_pipelines.examples import STAGE as EXAMPLES_STAGE
 from beam_pipelines.layout import DataLayout
 from beam_pipelines.metadata import STAGE as METADATA_STAGE
+from beam_pipelines.progress import Advance, no_progress
 from beam_pipelines.quarantine import read_quarantine
 from beam_pipelines.slice_references import read_references
 from trainer import metrics
@@ -69,59 +70,66 @@ class PredictionBuilder:
         load = inference.load_sequence if self.model_type == "lstm" else inference.load_base
         self._scorer = load(found)
 
-    def build(self, task: ExampleShard) -> shards.Receipt:
+    def build(self, task: ExampleShard, advance: Advance = no_progress) -> shards.Receipt:
         """Writes one part; see `transforms.Builder`."""
         name = task.receipt["name"].removesuffix(".tfrecord") + ".csv"
         expected = shards.fingerprint(
             STAGE, self.model_type, self.model_fingerprint, task.receipt["fingerprint"]
         )
         return shards.build_shard(
-            self.output_folder, name, expected, lambda file: self._write(file, task)
+            self.output_folder, name, expected, lambda file: self._write(file, task, advance)
         )
 
-    def _write(self, file: IO[bytes], task: ExampleShard) -> shards.Receipt:
+    def _write(self, file: IO[bytes], task: ExampleShard, advance: Advance) -> shards.Receipt:
         layout = DataLayout(self.data_dir)
         if self.model_type == "lstm":
             folder = layout.sequences(self.base_model_id, task.split)
             score = self._score_sequences
         else:
             folder, score = layout.examples(task.split), self._score_examples
-        found = score(storage.join(folder, task.receipt["name"]))
+        found = score(storage.join(folder, task.receipt["name"]), advance)
         shards.check_complete(STAGE, task.receipt["num_slices"], len(found))
         for image_id, row in found.items():
             cells = ",".join(f"{value:.9f}" for value in row)
             file.write(f"{image_id},{cells}\n".encode())
         return {"slices_in": len(found), "num_slices": len(found), "quarantined": []}
 
-    def _score_examples(self, path: str) -> dict[str, np.ndarray]:
-        return {
-            item.image_id: row
-            for slices, _, logits in score_examples(path, self._scorer)
-            for item, row in zip(slices, to_probabilities(logits), strict=True)
-        }
+    def _score_examples(self, path: str, advance: Advance) -> dict[str, np.ndarray]:
+        found: dict[str, np.ndarray] = {}
+        for slices, _, logits in score_examples(path, self._scorer):
+            ids = [item.image_id for item in slices]
+            found.update(zip(ids, to_probabilities(logits), strict=True))
+            advance(len(slices), 0)
+        return found
 
-    def _score_sequences(self, path: str) -> dict[str, np.ndarray]:
-        ids, rows = zip(*self._score_windows(path), strict=True)
-        return metrics.mean_by_image(ids, np.stack(rows))
-
-    def _score_windows(self, path: str) -> Iterator[tuple[str, np.ndarray]]:
-        """Image id and probabilities (6,) of every slice of every window."""
+    def _score_sequences(self, path: str, advance: Advance) -> dict[str, np.ndarray]:
+        rows: list[tuple[str, np.ndarray]] = []
+        seen: set[str] = set()
         records = map(schema.decode_sequence, tfrecord.read_file(path))
         for batch in _batches(records, self._scorer.batch_size):
-            logits = self._scorer(
-                {
-                    "embeddings": np.stack([s.embeddings for s in batch]),
-                    "logits": np.stack([s.logits for s in batch]),
-                    "slice_features": np.stack([s.slice_features for s in batch]),
-                    "mask": np.stack([s.mask for s in batch]).astype(bool),
-                }
-            )
-            for sequence, rows in zip(batch, to_probabilities(logits), strict=True):
-                yield from (
-                    (image_id, row)
-                    for image_id, row in zip(sequence.image_ids, rows, strict=True)
-                    if image_id
-                )
+            scored = list(self._score_windows(batch))
+            rows += scored
+            # A slice in two windows of its series counts once.
+            before = len(seen)
+            seen.update(image_id for image_id, _ in scored)
+            advance(len(seen) - before, 0)
+        ids, probabilities = zip(*rows, strict=True)
+        return metrics.mean_by_image(ids, np.stack(probabilities))
+
+    def _score_windows(self, batch: list[schema.Sequence]) -> Iterator[tuple[str, np.ndarray]]:
+        """Image id and probabilities (6,) of every slice of every window."""
+        logits = self._scorer(
+            {
+                "embeddings": np.stack([s.embeddings for s in batch]),
+                "logits": np.stack([s.logits for s in batch]),
+                "slice_features": np.stack([s.slice_features for s in batch]),
+                "mask": np.stack([s.mask for s in batch]).astype(bool),
+            }
+        )
+        for sequence, rows in zip(batch, to_probabilities(logits), strict=True):
+            for image_id, row in zip(sequence.image_ids, rows, strict=True):
+                if image_id:
+                    yield image_id, row
 
 
 def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
@@ -155,9 +163,9 @@ def expected_image_ids(layout: DataLayout) -> tuple[list[str], list[str]]:
         target[reference.image_id] = None
     for slice_ in read_quarantine(layout, METADATA_STAGE):
         if slice_.subset == subset:
-            # The header is unreadable; in the archive's naming the file's name is the image id.
+            # Of an unreadable header the id is not known; in the archive the file's name is it.
             file_name = slice_.member_name.rsplit("/", 1)[-1]
-            quarantined[file_name.rsplit(".", 1)[0]] = None
+            quarantined[slice_.image_id or file_name.rsplit(".", 1)[0]] = None
     return list(scored), [image_id for image_id in quarantined if image_id not in scored]
 
 

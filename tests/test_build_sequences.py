@@ -10,10 +10,13 @@ from embedding_data import write_embeddings as write
 
 from beam_pipelines import schema, tfrecord
 from beam_pipelines.build_sequences import run
+from beam_pipelines.embedding_references import SequenceShard, read_references, reference_tasks
 from beam_pipelines.errors import UserError
 from beam_pipelines.layout import SPLITS
 from beam_pipelines.schema import SUBTYPES, Sequence, Slice
+from beam_pipelines.sequence_shards import SequenceBuilder
 from beam_pipelines.slice_features import SLICE_FEATURES, raw_features
+from beam_pipelines.transform_graph import TransformFolder
 from trainer.experiment import BASE
 
 SERIES = {
@@ -228,6 +231,23 @@ def test_a_missing_embedding_is_an_error(copy: Path):
     ):
         build(copy, "--base_data", "test")
     assert not (folder(copy, "test") / "manifest.json").exists()
+
+
+def test_progress_is_told_of_every_slice(built: Path, tmp_path: Path):
+    copy = Path(shutil.copytree(built / "embeddings", tmp_path / "embeddings")).parent
+    (task,) = reference_tasks(
+        "train", [shard["name"] for shard in manifest(built, "train")["shards"]]
+    )
+    batches: dict[SequenceShard, list[bytes]] = {}
+    for key, batch in read_references(task, str(copy), MODEL_ID):
+        batches.setdefault(key, []).append(batch)
+    folder = TransformFolder(str(transform_folder(built)))
+    builder = SequenceBuilder(str(copy), MODEL_ID, {"train": "f"}, folder, "t", 4)
+    builder.setup()
+    calls: list[tuple[int, int]] = []
+    for item in batches.items():
+        builder.build(item, lambda *counts: calls.append(counts))
+    assert sorted(calls) == sorted((len(series), 0) for series in SERIES["train"])
 
 
 def test_what_is_missing_is_a_user_error(tmp_path: Path):

@@ -7,10 +7,11 @@ import pytest
 from embedding_data import CONFIG, MODEL_ID, make_experiment
 
 from beam_pipelines import build_examples, schema, tfrecord
-from beam_pipelines.embeddings import file_fingerprint
+from beam_pipelines.embeddings import EmbeddingBuilder, example_shards, file_fingerprint
 from beam_pipelines.errors import UserError
 from beam_pipelines.extract_embeddings import run
-from beam_pipelines.layout import SPLITS
+from beam_pipelines.layout import SPLITS, DataLayout
+from beam_pipelines.predictions import PredictionBuilder
 
 SETTINGS = ["--image_size=40", "--image_format=png", "--val_ratio=0.4", "--slices_per_shard=8"]
 
@@ -76,6 +77,23 @@ def test_a_second_run_uses_every_shard(data_dir: Path, capsys: pytest.CaptureFix
     run(["--data_dir", str(data_dir), "--base_data", "train", "test"])
     assert {path: path.stat().st_mtime_ns for path in paths} == before
     assert " shards were there already\n" in capsys.readouterr().err
+
+
+def test_progress_is_told_of_every_batch(data_dir: Path, tmp_path: Path):
+    """Of embeddings and of the base model's predictions alike."""
+    (experiment,) = data_dir.glob("experiments/base1*")
+    calls: list[tuple[int, int]] = []
+    for builder in (
+        EmbeddingBuilder(str(data_dir), str(experiment), "another", "f"),
+        PredictionBuilder(str(data_dir), "base", str(experiment), "", "f", str(tmp_path)),
+    ):
+        builder.setup()
+        builder._scorer.batch_size = 3
+        for task in example_shards(DataLayout(str(data_dir)), ["test"]):
+            calls.clear()
+            receipt = builder.build(task, lambda *counts: calls.append(counts))
+            whole, rest = divmod(receipt["num_slices"], 3)
+            assert calls == [(3, 0)] * whole + [(rest, 0)] * (rest > 0)
 
 
 def test_the_models_bytes_are_its_fingerprint(tmp_path: Path):

@@ -39,6 +39,16 @@ def test_base_scores_any_number_of_images(base: experiment.Experiment, count: in
         assert np.allclose(logits, expected[1], atol=1e-5)
 
 
+def test_a_large_model_keeps_its_variables(
+    base: experiment.Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constant = inference.load_base(base)(_images(5))
+    monkeypatch.setattr(inference, "_MAX_CONSTANT_BYTES", 0)
+    variable = inference.load_base(base)(_images(5))
+    for one, two in zip(constant, variable, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-5)
+
+
 def test_threads_may_share_a_scorer(base: experiment.Experiment) -> None:
     scorer = inference.load_base(base, batch_size=4)
     parts = [_images(9)[start : start + 3] for start in (0, 3, 6)] * 4

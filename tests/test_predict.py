@@ -18,9 +18,11 @@ from beam_pipelines import (
     schema,
     tfrecord,
 )
+from beam_pipelines.embeddings import ExampleShard
 from beam_pipelines.errors import UserError
 from beam_pipelines.layout import SPLITS
 from beam_pipelines.predict import run
+from beam_pipelines.predictions import PredictionBuilder
 from beam_pipelines.schema import SUBTYPES, Slice
 from beam_pipelines.slice_features import SLICE_FEATURES
 
@@ -126,6 +128,22 @@ def test_lstm_scores_every_slice_once(data_dir: Path, capsys: pytest.CaptureFixt
     run(["--data_dir", str(data_dir), "--model_id", LSTM_ID])
     assert (data_dir / "output2.csv").read_bytes() == before
     assert "shards were there already" in capsys.readouterr().err
+
+
+def test_progress_is_told_of_every_slice_once(data_dir: Path, tmp_path: Path):
+    """A series of five slices has two windows of four."""
+    (experiment,) = data_dir.glob(f"experiments/lstm/{LSTM_ID}*")
+    builder = PredictionBuilder(
+        str(data_dir), "lstm", str(experiment), MODEL_ID, "f", str(tmp_path / "parts")
+    )
+    builder.setup()
+    manifest = json.loads((data_dir / f"sequences/{MODEL_ID}/test/manifest.json").read_text())
+    calls: list[tuple[int, int]] = []
+    for receipt in manifest["shards"]:
+        task = ExampleShard("test", receipt)
+        builder.build(task, lambda *counts: calls.append(counts))
+    assert np.sum(calls, axis=0).tolist() == [7, 0]
+    assert manifest["num_sequences"] > manifest["num_series"]
 
 
 def test_base_scores_every_slice_once_into_a_bucket(data_dir: Path):
