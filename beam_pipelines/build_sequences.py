@@ -97,7 +97,8 @@ def _build(
     """References -> group by sequence shard -> one worker reads embeddings and writes a shard."""
     from beam_pipelines.transforms import BuildShards, PublishShards, count_slices
 
-    with options.run_pipeline(pipeline_options) as pipeline:
+    total = sum(manifest["num_slices"] for manifest in embeddings.values())
+    with options.run_pipeline(pipeline_options, STAGE, total) as pipeline:
         grouped = _grouped_references(pipeline, builder.data_dir, builder.model_id, embeddings)
         receipts = grouped | "WriteSequences" >> BuildShards(builder)
         receipts | "PublishSequences" >> PublishShards(publish)

@@ -6,7 +6,8 @@ embedded runner decodes anything else while it groups and holds it as Python obj
 """
 
 import itertools
-import pickle
+import json
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -34,7 +35,15 @@ class EmbeddingReference(NamedTuple):
 
 def pack(references: Sequence[EmbeddingReference]) -> bytes:
     """A batch of references as Beam is given it."""
-    return pickle.dumps(references, pickle.HIGHEST_PROTOCOL)
+    rows = [[*vars(r.item).values(), r.shard, r.offset] for r in references]
+    return zlib.compress(json.dumps(rows).encode(), level=1)
+
+
+def unpack(batch: bytes) -> Iterator[EmbeddingReference]:
+    """The references of a packed batch."""
+    for *fields, label, shard, offset in json.loads(zlib.decompress(batch)):
+        item = schema.Slice(*fields, label=None if label is None else tuple(label))
+        yield EmbeddingReference(item, shard, offset)
 
 
 class SequenceShard(NamedTuple):
@@ -98,7 +107,7 @@ def group_series(batches: Iterable[bytes]) -> list[list[EmbeddingReference]]:
         item = reference.item
         return item.patient_id, item.study_instance_uid, item.series_instance_uid
 
-    references = itertools.chain.from_iterable(map(pickle.loads, batches))
+    references = itertools.chain.from_iterable(map(unpack, batches))
     ordered = sorted(references, key=lambda r: (series(r), r.item.index, r.item.image_id))
     groups = [list(group) for _, group in itertools.groupby(ordered, key=series)]
     for group in groups:

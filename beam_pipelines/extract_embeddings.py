@@ -48,7 +48,8 @@ def run(argv: Sequence[str] | None = None) -> None:
 
     from beam_pipelines.transforms import BuildShards, PublishShards, count_slices
 
-    with options.run_pipeline(pipeline_options) as pipeline:
+    total = sum(task.receipt["num_slices"] for task in tasks)
+    with options.run_pipeline(pipeline_options, STAGE, total) as pipeline:
         (
             pipeline
             | "CreateShards" >> beam.Create(tasks)

@@ -1,4 +1,3 @@
-import pickle
 import random
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from beam_pipelines.embedding_references import (
     read_embeddings,
     read_references,
     reference_tasks,
+    unpack,
 )
 from beam_pipelines.errors import UserError
 from beam_pipelines.layout import DataLayout
@@ -51,10 +51,10 @@ def test_references_are_read_in_batches_and_lead_to_the_embeddings(tmp_path: Pat
     batches = [b for task in tasks for b in read_references(task, str(tmp_path), MODEL_ID)]
     shards = {f"p{i}": SequenceShard("train", shard_of(f"p{i}", 40), 40) for i in range(20)}
     assert len(batches) <= 3 * len(set(shards.values()))
-    found = [r for _, batch in batches for r in pickle.loads(batch)]
+    found = [r for _, batch in batches for r in unpack(batch)]
     assert sorted(r.item.image_id for r in found) == sorted(i.image_id for s in series for i in s)
     for key, batch in batches:
-        assert {shards[r.item.patient_id] for r in pickle.loads(batch)} == {key}
+        assert {shards[r.item.patient_id] for r in unpack(batch)} == {key}
     random.Random(0).shuffle(found)
     embeddings, logits = read_embeddings(folder, found)
     for reference, embedding, row in zip(found, embeddings, logits, strict=True):
