@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from beam_pipelines import options, shards, storage
+from beam_pipelines import options, runs, shards, storage
 from beam_pipelines.errors import require
 from beam_pipelines.examples import STAGE, ExampleBuilder, PublishExamples
 from beam_pipelines.layout import SPLITS, DataLayout
@@ -51,7 +51,7 @@ def run(argv: Sequence[str] | None = None) -> None:
     add_flags(parser, ExamplesConfig)
     options.add_max_bad_fraction(parser)
     args = options.parse(parser, argv)
-    pipeline_options = options.pipeline_options(args.beam_args)
+    pipeline_options = runs.pipeline_options(args.beam_args)
     config = override(load_config(args.config).examples, args)
     layout = DataLayout(args.data_dir)
     metadata = read_metadata_manifest(layout)
@@ -71,7 +71,7 @@ def run(argv: Sequence[str] | None = None) -> None:
 
     from beam_pipelines.transforms import count_slices
 
-    with options.run_pipeline(pipeline_options, STAGE, total) as pipeline:
+    with runs.run_pipeline(pipeline_options, STAGE, total) as pipeline:
         _build_graph(pipeline, layout, builder, publish)
     report(STAGE, count_slices(pipeline.result, STAGE), layout)
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from beam_pipelines import options, shards
+from beam_pipelines import options, runs, shards
 from beam_pipelines.embedding_references import (
     SequenceShard,
     group_series,
@@ -46,7 +46,7 @@ def run(argv: Sequence[str] | None = None) -> None:
         "--export_npy", action="store_true", help="also write the arrays of the old scripts"
     )
     args = options.parse(parser, argv)
-    pipeline_options = options.pipeline_options(args.beam_args, threads=False)
+    pipeline_options = runs.pipeline_options(args.beam_args, threads=False)
     config = override(load_config(args.config).sequence, args)
     layout = DataLayout(args.data_dir)
 
@@ -98,7 +98,7 @@ def _build(
     from beam_pipelines.transforms import BuildShards, PublishShards, count_slices
 
     total = sum(manifest["num_slices"] for manifest in embeddings.values())
-    with options.run_pipeline(pipeline_options, STAGE, total) as pipeline:
+    with runs.run_pipeline(pipeline_options, STAGE, total) as pipeline:
         grouped = _grouped_references(pipeline, builder.data_dir, builder.model_id, embeddings)
         receipts = grouped | "WriteSequences" >> BuildShards(builder)
         receipts | "PublishSequences" >> PublishShards(publish)
@@ -147,7 +147,7 @@ def _fit_transform(
         "build_sequences in that data root first, which saves the transform in the experiment",
     )
     transform.clear()
-    with options.run_pipeline(pipeline_options) as pipeline:
+    with runs.run_pipeline(pipeline_options) as pipeline:
         batches = _grouped_references(
             pipeline, data_dir, model_id, {"train": manifest}
         ) | "ToRecordBatch" >> beam.MapTuple(_to_record_batch)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from beam_pipelines import options, shards
+from beam_pipelines import options, runs, shards
 from beam_pipelines.embeddings import (
     STAGE,
     EmbeddingBuilder,
@@ -29,7 +29,7 @@ def run(argv: Sequence[str] | None = None) -> None:
     options.add_model_id(parser, "base")
     options.add_base_data(parser)
     args = options.parse(parser, argv)
-    pipeline_options = options.pipeline_options(args.beam_args, threads=False)
+    pipeline_options = runs.pipeline_options(args.beam_args, threads=False)
     layout = DataLayout(args.data_dir)
     tasks = example_shards(layout, args.base_data)
 
@@ -49,7 +49,7 @@ def run(argv: Sequence[str] | None = None) -> None:
     from beam_pipelines.transforms import BuildShards, PublishShards, count_slices
 
     total = sum(task.receipt["num_slices"] for task in tasks)
-    with options.run_pipeline(pipeline_options, STAGE, total) as pipeline:
+    with runs.run_pipeline(pipeline_options, STAGE, total) as pipeline:
         (
             pipeline
             | "CreateShards" >> beam.Create(tasks)

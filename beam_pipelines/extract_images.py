@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from beam_pipelines import images, options, shards, storage
+from beam_pipelines import images, options, runs, shards, storage
 from beam_pipelines.archive import Archive, open_archive
 from beam_pipelines.dicom import BadSliceError
 from beam_pipelines.errors import UserError, require
@@ -179,7 +179,7 @@ def run(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--image_format", choices=("png", "jpeg"), default="png")
     options.add_max_bad_fraction(parser)
     args = options.parse(parser, argv)
-    pipeline_options = options.pipeline_options(args.beam_args)
+    pipeline_options = runs.pipeline_options(args.beam_args)
     layout = DataLayout(args.data_dir)
     open_described_archive(args.archive, read_metadata_manifest(layout))
     choice = Choice(frozenset(args.image_ids), args.series_instance_uid, args.num_images)
@@ -195,7 +195,7 @@ def run(argv: Sequence[str] | None = None) -> None:
 
     from beam_pipelines.transforms import BuildShards, PublishShards, count_slices
 
-    with options.run_pipeline(pipeline_options, STAGE, len(chosen)) as pipeline:
+    with runs.run_pipeline(pipeline_options, STAGE, len(chosen)) as pipeline:
         (
             pipeline
             | "CreateTasks" >> beam.Create(tasks)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from beam_pipelines import options, shards
+from beam_pipelines import options, runs, shards
 from beam_pipelines.archive import open_archive
 from beam_pipelines.errors import require
 from beam_pipelines.layout import DataLayout
@@ -34,7 +34,7 @@ def run(argv: Sequence[str] | None = None) -> None:
     options.add_data_dir(parser)
     options.add_max_bad_fraction(parser)
     args = options.parse(parser, argv)
-    pipeline_options = options.pipeline_options(args.beam_args)
+    pipeline_options = runs.pipeline_options(args.beam_args)
     layout = DataLayout(args.data_dir)
     num_members = len(open_archive(args.archive))
     require(
@@ -50,7 +50,7 @@ def run(argv: Sequence[str] | None = None) -> None:
 
     from beam_pipelines.transforms import BuildShards, PublishShards, count_slices
 
-    with options.run_pipeline(pipeline_options, STAGE, num_members) as pipeline:
+    with runs.run_pipeline(pipeline_options, STAGE, num_members) as pipeline:
         (
             pipeline
             | "CreateRanges" >> beam.Create(ranges)

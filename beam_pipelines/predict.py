@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from beam_pipelines import options, shards
+from beam_pipelines import options, runs, shards
 from beam_pipelines.embeddings import ExampleShard, example_shards, file_fingerprint
 from beam_pipelines.errors import UserError
 from beam_pipelines.layout import DataLayout
@@ -46,7 +46,7 @@ def run(argv: Sequence[str] | None = None) -> None:
         "--output", help="the CSV, a local path or gs://... (default: <data_dir>/output2.csv)"
     )
     args = options.parse(parser, argv)
-    pipeline_options = options.pipeline_options(args.beam_args, threads=False)
+    pipeline_options = runs.pipeline_options(args.beam_args, threads=False)
     layout = DataLayout(args.data_dir)
 
     from trainer.experiment import BASE, LSTM, find_experiment
@@ -106,7 +106,7 @@ def _predict(
     from beam_pipelines.transforms import BuildShards, PublishShards, count_slices
 
     total = sum(task.receipt["num_slices"] for task in tasks)
-    with options.run_pipeline(pipeline_options, STAGE, total) as pipeline:
+    with runs.run_pipeline(pipeline_options, STAGE, total) as pipeline:
         (
             pipeline
             | "CreateShards" >> beam.Create(tasks)

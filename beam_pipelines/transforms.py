@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runs.pipeline_options import PipelineOptions
 from apache_beam.transforms.window import GlobalWindows
 
 from beam_pipelines.errors import UserError
@@ -30,7 +30,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class BuildOptions(PipelineOptions):
-    """How a worker process builds its shards; for programs, set by `options.pipeline_options`."""
+    """How a worker process builds its shards; for programs, set by `runs.pipeline_options`."""
 
     @classmethod
     def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:

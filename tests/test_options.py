@@ -1,12 +1,12 @@
 import pytest
 
-from beam_pipelines import options
+from beam_pipelines import options, runs
 from beam_pipelines.errors import UserError
 from beam_pipelines.progress import num_cores
 
 
 def all_options(*flags: str, **values: bool) -> dict:
-    return options.pipeline_options(list(flags), **values).get_all_options()
+    return runs.pipeline_options(list(flags), **values).get_all_options()
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ def all_options(*flags: str, **values: bool) -> dict:
 )
 def test_flags_that_beam_does_not_know_are_refused(flags: list[str], message: str):
     with pytest.raises(UserError) as error:
-        options.pipeline_options(flags)
+        runs.pipeline_options(flags)
     assert str(error.value) == message
 
 
@@ -50,7 +50,7 @@ def test_beams_own_workers_build_a_shard_each():
 @pytest.mark.parametrize("number", ["0", "-1"])
 def test_there_is_a_thread_to_build_in(number: str):
     with pytest.raises(UserError, match=f"--build_threads: received {number}; give a number from"):
-        options.pipeline_options([f"--build_threads={number}"])
+        runs.pipeline_options([f"--build_threads={number}"])
 
 
 @pytest.mark.parametrize(
@@ -144,9 +144,7 @@ def test_a_workers_user_error_comes_out_in_its_own_words(mode: str):
 
     with (
         pytest.raises(UserError) as error,
-        options.run_pipeline(
-            options.pipeline_options([f"--direct_running_mode={mode}"])
-        ) as pipeline,
+        runs.run_pipeline(runs.pipeline_options([f"--direct_running_mode={mode}"])) as pipeline,
     ):
         import apache_beam as beam
 
@@ -157,7 +155,7 @@ def test_a_workers_user_error_comes_out_in_its_own_words(mode: str):
 def test_a_workers_defect_stays_a_defect():
     with (
         pytest.raises(ZeroDivisionError, match="division by zero"),
-        options.run_pipeline(options.pipeline_options([])) as pipeline,
+        runs.run_pipeline(runs.pipeline_options([])) as pipeline,
     ):
         import apache_beam as beam
 

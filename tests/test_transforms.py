@@ -4,7 +4,7 @@ from typing import Any
 import apache_beam as beam
 import pytest
 
-from beam_pipelines import options
+from beam_pipelines import runs
 from beam_pipelines.errors import UserError
 from beam_pipelines.progress import Advance, no_progress
 from beam_pipelines.shards import Receipt
@@ -50,8 +50,8 @@ class Publish:
 
 
 def build(tasks: list[int], path: Path, mode: str = "--build_threads=1") -> Any:
-    beam_options = options.pipeline_options([mode])
-    with options.run_pipeline(beam_options) as pipeline:
+    beam_options = runs.pipeline_options([mode])
+    with runs.run_pipeline(beam_options) as pipeline:
         receipts = pipeline | beam.Create(tasks) | BuildShards(Builder())
         receipts | PublishShards(Publish(path))
     return pipeline.result
