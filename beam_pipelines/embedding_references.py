@@ -42,8 +42,8 @@ def pack(references: Sequence[EmbeddingReference]) -> bytes:
 def unpack(batch: bytes) -> Iterator[EmbeddingReference]:
     """The references of a packed batch."""
     for *fields, label, shard, offset in json.loads(zlib.decompress(batch)):
-        item = schema.Slice(*fields, label=None if label is None else tuple(label))
-        yield EmbeddingReference(item, shard, offset)
+        values = [*fields, None if label is None else tuple(label)]
+        yield EmbeddingReference(schema.Slice(*values), shard, offset)
 
 
 class SequenceShard(NamedTuple):

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
-from apache_beam.runs.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms.window import GlobalWindows
 
 from beam_pipelines.errors import UserError

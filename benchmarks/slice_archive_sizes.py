@@ -31,6 +31,7 @@ ARCHIVES = {
     "1k": ArchiveSize(1_000, 100),
     "5k": ArchiveSize(5_000, 200),
     "10k": ArchiveSize(10_000, 400),
+    "30k": ArchiveSize(30_000, 600),
     "40k": ArchiveSize(40_000, 800),
     "100k": ArchiveSize(100_000, 1_200),
     "uneven_1k": ArchiveSize(1_000, 100, uneven=True),
