@@ -15,7 +15,7 @@ DEMO_SEED ?= 1
 .PHONY: help env demo test test-slow bench lint lock clean
 
 help:
-	@echo "make demo       every stage on a drawn archive, both models trained, under ten minutes"
+	@echo "make demo       every stage on a drawn archive, both models trained, under five minutes"
 	@echo "                (DATA_DIR=build/demo, DEMO_PATIENTS=100, DEMO_SEED=1)"
 	@echo "make test       the tests"
 	@echo "make test-slow  the tests that take minutes"

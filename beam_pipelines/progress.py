@@ -78,13 +78,14 @@ def watch(stage: str, total: int) -> Iterator[str | None]:
 
 
 def _follow(file: Path, bar: "tqdm[NoReturn]", stop: threading.Event) -> None:
-    quarantined = 0
+    quarantined, rest = 0, b""
     with file.open("rb") as entries:
         while True:
             last = stop.wait(_REFRESH_SECONDS)
-            data = entries.read()
-            done = 0
-            for written, bad in _ENTRY.iter_unpack(data[: len(data) // _ENTRY.size * _ENTRY.size]):
+            data = rest + entries.read()
+            whole = len(data) // _ENTRY.size * _ENTRY.size
+            rest, done = data[whole:], 0
+            for written, bad in _ENTRY.iter_unpack(data[:whole]):
                 done += written + bad
                 quarantined += bad
             bar.set_postfix_str(f"{quarantined} quarantined", refresh=False)
