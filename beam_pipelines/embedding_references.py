@@ -1,6 +1,6 @@
 """References to embeddings: who a slice is and where its record lies.
 
-They are shuffled in place of the embeddings, 160 bytes for 6,000, and in batches: one from each
+They are shuffled in place of the embeddings, 20 to 45 bytes for 6,000, and in batches: one from each
 task that reads embeddings to each shard of sequences. A batch is one bytes value, because the
 embedded runner decodes anything else while it groups and holds it as Python objects.
 """

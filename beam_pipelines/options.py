@@ -14,7 +14,7 @@ Beam's own pipeline options are taken too and passed on as they are, among them:
   --runner RUNNER               FnApiRunner, Beam's embedded runner (default), or DataflowRunner.
                                 DirectRunner means the embedded runner here.
   --build_threads N             shards that a worker process builds at once, this program's own
-                                (default: a thread a core with the embedded runner, else 1)
+                                (default: one more than cores on the embedded runner, else 1)
   --direct_running_mode MODE    in_memory (default), multi_threading or multi_processing
   --direct_num_workers N        workers of the last two, dealt their shards at the start
   --project, --region, --temp_location, --staging_location, --max_num_workers,

@@ -143,48 +143,38 @@ def _speed_rows(bench: Bench, image_size: int) -> tuple[list[Row], ExampleRuns]:
     return rows, runs
 
 
-def _gain_row(name: str, what: str, runs: ExampleRuns, pool: ExampleRuns) -> Row:
-    """Two workers against one, beside what a bare pool gains."""
-    gains = [
-        ratio(source.slope(kind, 1, "wall"), source.slope(kind, 2, "wall"))
-        for kind, source in (("stage", runs), ("bare", pool))
-    ]
-    value = ratio(*gains)
-    return make_row(
-        name,
-        what,
-        figure=number(gains[0], "times"),
-        reference=number(gains[1], "times (bare pool)"),
-        ratio=value,
-        goal=Goal("ratio", at_least=0.95),
-        judged=[value],
-        usage=runs.of("stage", 2).usage,
-        note=f"{runs.note}; wall",
-    )
-
-
-def _default_row(name: str, runs: ExampleRuns) -> Row:
-    """What the stage gains over one thread when no flag says how many."""
+def _gain_rows(prefix: str, words: str, runs: ExampleRuns) -> list[Row]:
+    """All cores against one thread, beside what a bare pool of two gains."""
     one = runs.slope("stage", 1, "wall")
-    gains = [ratio(one, runs.slope("stage", count, "wall")) for count in ("default", 2)]
-    return make_row(
-        name,
-        "build_examples, 256 px, default flags against one thread",
-        figure=number(gains[0], "times"),
-        reference=number(gains[1], "times (two threads)"),
-        ratio=ratio(*gains),
-        usage=runs.of("stage", "default").usage,
-        note=f"{runs.note}; wall; the default is a thread a core",
-    )
+    reference = ratio(runs.slope("bare", 1, "wall"), runs.slope("bare", 2, "wall"))
+    rows = []
+    for suffix, count, how in (
+        ("gain", 2, "two threads"),
+        ("gain_default", None, "default flags (all cores)"),
+    ):
+        gain = ratio(one, runs.slope("stage", count or "default", "wall"))
+        value = ratio(gain, reference)
+        rows.append(
+            make_row(
+                f"{prefix}.{suffix}",
+                f"build_examples, 256 px{words}, {how} against one thread",
+                figure=number(gain, "times"),
+                reference=number(reference, "times (bare pool of two)"),
+                ratio=value,
+                goal=Goal("ratio", at_least=0.95),
+                judged=[value],
+                usage=runs.of("stage", count or "default").usage,
+                note=f"{runs.note}; wall",
+            )
+        )
+    return rows
 
 
 @line("build_examples_256", archives=(_SMALL, _LARGE), scratch_gb=4)
 def build_examples_256(bench: Bench) -> list[Row]:
     """build_examples at 256 px against the bare loop, one and two workers."""
     rows, runs = _speed_rows(bench, 256)
-    what = "build_examples, 256 px, two workers against one"
-    rows.append(_gain_row("build_examples_256.gain", what, runs, runs))
-    return [*rows, _default_row("build_examples_256.default", runs)]
+    return rows + _gain_rows("build_examples_256", "", runs)
 
 
 @line("build_examples_299", archives=(_SMALL, _LARGE), scratch_gb=5)
@@ -197,11 +187,9 @@ def build_examples_299(bench: Bench) -> list[Row]:
 def build_examples_uneven(bench: Bench) -> list[Row]:
     """build_examples with two workers on shards of very uneven size."""
     runs = ExampleRuns(bench, "uneven_1k", "uneven_10k", 256)
-    what = "build_examples, 256 px, two workers against one, uneven shards"
-    row = _gain_row("build_examples_uneven.gain", what, runs, runs)
-    return [
-        with_note(row, "one patient has a fifth of the slices; the bare pool's pieces are even")
-    ]
+    note = "one patient has a fifth of the slices; the bare pool's pieces are even"
+    rows = _gain_rows("build_examples_uneven", ", uneven shards", runs)
+    return [with_note(row, note) for row in rows]
 
 
 @line("three_scripts", archives=(_SMALL, _LARGE), scratch_gb=3)

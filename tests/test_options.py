@@ -32,7 +32,7 @@ def test_the_embedded_runner_is_pinned(flags: list[str]):
     found = all_options(*flags)
     assert found["runner"] == "FnApiRunner"
     assert found["direct_running_mode"] == "in_memory"
-    assert (found["direct_num_workers"], found["build_threads"]) == (1, num_cores())
+    assert (found["direct_num_workers"], found["build_threads"]) == (1, num_cores() + 1)
 
 
 def test_stages_of_one_model_run_in_one_thread():
