@@ -1,8 +1,8 @@
 """References to embeddings: who a slice is and where its record lies.
 
-They are shuffled in place of the embeddings, 20 to 45 bytes for 6,000, and in batches: one from each
-task that reads embeddings to each shard of sequences. A batch is one bytes value, because the
-embedded runner decodes anything else while it groups and holds it as Python objects.
+They are shuffled in place of the embeddings, 20 to 45 bytes for 6,000, and in batches: one from
+each task that reads embeddings to each shard of sequences. A batch is one bytes value: anything
+else the embedded runner holds as Python objects while it groups.
 """
 
 import itertools

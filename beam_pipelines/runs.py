@@ -24,8 +24,8 @@ def pipeline_options(beam_args: Sequence[str], *, threads: bool = True) -> Any:
 
     Args:
         beam_args: flags.
-        threads: whether the embedded runner builds shards on all cores at once unless told otherwise;
-            False for stages whose work is one TensorFlow model that takes every core itself.
+        threads: whether the embedded runner builds shards on all cores unless told otherwise; False
+            for stages whose work is one TensorFlow model that takes every core itself.
 
     Raises:
         UserError: Beam does not know a flag either, or its value cannot be.
