@@ -1,3 +1,5 @@
+import struct
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ from beam_pipelines import runs
 from beam_pipelines.errors import UserError
 from beam_pipelines.progress import Advance, no_progress
 from beam_pipelines.shards import Receipt
-from beam_pipelines.transforms import BuildShards, PublishShards, count_slices
+from beam_pipelines.transforms import BuildOptions, BuildShards, PublishShards, count_slices
 
 MODES = pytest.mark.parametrize(
     "mode", ["--build_threads=1", "--build_threads=3", "--direct_running_mode=multi_threading"]
@@ -89,3 +91,30 @@ def test_a_workers_defect_publishes_nothing(tmp_path: Path):
     with pytest.raises(ZeroDivisionError):
         build([3, 101], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+MEETING = threading.Barrier(2)
+
+
+class MeetingBuilder(Builder):
+    """Waits until another shard is being built at the same time."""
+
+    def build(self, task: int, advance: Advance = no_progress) -> Receipt:
+        MEETING.wait(timeout=20)
+        return super().build(task, advance)
+
+
+def test_shards_are_built_side_by_side(tmp_path: Path):
+    with runs.run_pipeline(runs.pipeline_options(["--build_threads=2"])) as pipeline:
+        receipts = pipeline | beam.Create([1, 2, 4, 6]) | BuildShards(MeetingBuilder())
+        receipts | PublishShards(Publish(tmp_path / "out"))
+    assert (tmp_path / "out").read_text() == "4"
+
+
+def test_progress_counts_what_was_there_already(tmp_path: Path):
+    file = tmp_path / "done"
+    with runs.run_pipeline(runs.pipeline_options([])) as pipeline:
+        # What `watch` would set in a terminal.
+        pipeline.options.view_as(BuildOptions).progress_file = str(file)
+        pipeline | beam.Create([3, 4]) | BuildShards(Builder())
+    assert struct.unpack("<2Q", file.read_bytes()) == (3, 0)
