@@ -30,7 +30,7 @@ _HEAD = """\
 {machine}
 {versions}
 
-Figure and reference are of one run, in which both were measured in turns, each several times; the
+Figure and reference are of one run, in which both were measured in turns, one to three times; the
 least time of each counts, because other work on a machine only ever adds to it. A slope is the
 difference between a large and a small run over the difference of their sizes: start-up falls out.
 Wall time, CPU time of the whole process tree and peak memory (of the tree, where pages that
