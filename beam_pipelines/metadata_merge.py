@@ -24,13 +24,13 @@ def read_rows(folder: str, receipts: list[shards.Receipt]) -> Iterator[Row]:
                 yield subset.decode(), row
 
 
-def find_repeated(folder: str, receipts: list[shards.Receipt]) -> dict[Row, str]:
+def find_repeated(folder: str, receipts: list[shards.Receipt]) -> dict[Row, BadSlice]:
     """Rows whose image id another member has too.
 
     An id is used once, by the first member by name of the test part, else of the train part.
 
     Returns:
-        The other rows, with the reason why they cannot be used.
+        The other rows, as slices that are left out.
     """
     # One number a row in place of its id: 7 MB for the real archive, 60 MB as a set of texts.
     hashes = np.fromiter((_hash_id(row) for _, row in read_rows(folder, receipts)), np.int64)
@@ -43,23 +43,18 @@ def find_repeated(folder: str, receipts: list[shards.Receipt]) -> dict[Row, str]
         if _hash_id(row) in suspects:
             (reference,) = parse_references([row.decode()], subset)
             by_id.setdefault(reference.image_id, []).append((reference, (subset, row)))
-    repeated: dict[Row, str] = {}
+    repeated: dict[Row, BadSlice] = {}
     for found in by_id.values():
-        first, *others = sorted(found, key=lambda pair: (pair[0].subset, pair[0].member))
-        reason = f"SOPInstanceUID is also that of {first[0].member.name}"
-        repeated.update((row, reason) for _, row in others)
+        (first, _), *others = sorted(found, key=lambda pair: (pair[0].subset, pair[0].member))
+        reason = f"SOPInstanceUID is also that of {first.member.name}"
+        for r, key in others:
+            repeated[key] = BadSlice(r.member.name, r.image_id, r.subset, STAGE, reason)
     return repeated
 
 
 def _hash_id(row: bytes) -> int:
     # SOPInstanceUID is the first column; Python's hash is the same within one process.
     return hash(row.partition(b",")[0])
-
-
-def _bad_slice(row: Row, reason: str) -> BadSlice:
-    subset, text = row
-    (reference,) = parse_references([text.decode()], subset)
-    return BadSlice(reference.member.name, reference.image_id, subset, STAGE, reason)
 
 
 @dataclass(frozen=True)
@@ -84,10 +79,7 @@ class PublishMetadata:
         receipts = sorted(receipts, key=lambda r: r["name"])
         repeated = find_repeated(layout.metadata_parts, receipts)
         # A receipt of what the parts could not know: fewer rows, more in quarantine.
-        correction = {
-            "num_slices": -len(repeated),
-            "quarantined": [_bad_slice(*item) for item in repeated.items()],
-        }
+        correction = {"num_slices": -len(repeated), "quarantined": list(repeated.values())}
         num_bad = settle(
             layout, STAGE, [*receipts, correction], self.num_members, self.max_bad_fraction
         )
@@ -104,7 +96,7 @@ class PublishMetadata:
         storage.write_json(layout.metadata_manifest, manifest)
 
     def _merge(
-        self, layout: DataLayout, receipts: list[shards.Receipt], repeated: dict[Row, str]
+        self, layout: DataLayout, receipts: list[shards.Receipt], repeated: dict[Row, BadSlice]
     ) -> dict[str, int]:
         """Writes both files and returns how many rows each has."""
         counts = {"train": 0, "test": 0}
@@ -116,7 +108,7 @@ class PublishMetadata:
             for file in files.values():
                 file.write((",".join(COLUMNS) + "\n").encode())
             for subset, row in read_rows(layout.metadata_parts, receipts):
-                if not repeated or (subset, row) not in repeated:
+                if (subset, row) not in repeated:
                     files[subset].write(row)
                     counts[subset] += 1
         return counts

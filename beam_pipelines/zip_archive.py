@@ -104,7 +104,7 @@ class ZipArchive:
             raise BadMemberError("the archive ends inside this member")
         data = _inflate(compressed, member)
         if len(data) != member.size:
-            raise BadMemberError(f"inflates to {len(data)} bytes, not {member.size}")
+            raise _wrong_size(len(data), member)
         if deflate.crc32(data) != member.crc:
             raise BadMemberError("wrong CRC-32")
         return data
@@ -152,8 +152,14 @@ def _inflate(data: bytes, member: Member) -> bytes:
     except deflate.DeflateError:
         # It does not say what is wrong: damaged, cut short, or more than it should be.
         found = len(_inflate_head(data, member, member.size + 1))
+    if found == member.size:
+        raise BadMemberError("damaged deflate stream: it has all its bytes but no end")
+    raise _wrong_size(found, member)
+
+
+def _wrong_size(found: int, member: Member) -> BadMemberError:
     more = " or more" if found > member.size else ""
-    raise BadMemberError(f"inflates to {found} bytes{more}, not {member.size}")
+    return BadMemberError(f"inflates to {found} bytes{more}, not {member.size}")
 
 
 def _inflate_head(data: bytes, member: Member, size: int) -> bytes:

@@ -211,6 +211,16 @@ def test_a_bomb_is_inflated_no_further_than_it_says(tmp_path: Path):
     assert len(archive.read_head(bomb, 4096)) == 100
 
 
+def test_a_stream_without_an_end_is_damaged(tmp_path: Path):
+    """All bytes come out and their checksum would be right, but something was cut off."""
+    deflated = zlib.compressobj(9, zlib.DEFLATED, -15)
+    data = deflated.compress(CONTENT) + deflated.flush(zlib.Z_SYNC_FLUSH)
+    archive = write(tmp_path / "a.zip", make_zip({"a.dcm": (data, METHODS["stored"])}))
+    endless = archive.member(0)._replace(method=8, size=len(CONTENT), crc=zlib.crc32(CONTENT))
+    with pytest.raises(BadMemberError, match="it has all its bytes but no end"):
+        archive.read(endless)
+
+
 @pytest.mark.parametrize("data", [b"", b"no zip" * 1000, b"PK\x05\x06"])
 def test_what_is_no_zip_is_refused(tmp_path: Path, data: bytes):
     archive = write(tmp_path / "a.zip", data)
