@@ -82,6 +82,28 @@ class ExamplesConfig:
     )
     split_salt: str = setting("split-1", "another text gives another split of the patients")
     slices_per_shard: int = setting(2048, "aimed-at number of slices in a shard", minimum=1)
+    channels: str = setting(
+        "windows",
+        "windows (a slice in three windows), neighbours (the slice below, the slice and the slice "
+        "above in the first window) or both (six channels: windows, then neighbours)",
+        choices=("windows", "neighbours", "both"),
+    )
+    crop: str = setting(
+        "none",
+        "none, or head: the square around the head of the whole series, so that stored pixels "
+        "show more of it",
+        choices=("none", "head"),
+    )
+
+    @property
+    def channel_windows(self) -> tuple[Window, ...]:
+        """The window of each channel of the stored image."""
+        neighbours = (self.windows[0],) * 3
+        return {
+            "windows": self.windows,
+            "neighbours": neighbours,
+            "both": self.windows + neighbours,
+        }[self.channels]
 
     def __post_init__(self) -> None:
         _check_settings(self)
@@ -92,27 +114,38 @@ class ExamplesConfig:
         )
 
 
+BACKBONES = (
+    "inception_resnet",
+    "resnet_50",
+    "efficientnet_v2_b0",
+    "efficientnet_v2_s",
+    "convnext_tiny",
+    "small_cnn",
+)
+
+
 @dataclass(frozen=True)
 class BaseConfig:
     """The base model: a CNN over slices, and how it is trained."""
 
     pretrained_model: str = setting(
         "inception_resnet",
-        "the backbone: inception_resnet (1536 features a slice), resnet_50 (2048), or small_cnn "
+        "the backbone: inception_resnet (1536 features a slice), resnet_50 (2048), "
+        "efficientnet_v2_b0 (1280), efficientnet_v2_s (1280), convnext_tiny (768), or small_cnn "
         "(128; trains from nothing on two CPU cores, for demos)",
-        choices=("inception_resnet", "resnet_50", "small_cnn"),
+        choices=BACKBONES,
     )
     pretrained_weights: str = setting(
         "imagenet",
-        "where the backbone starts: none, imagenet (downloaded by Keras) or a file "
-        "(.keras or .weights.h5)",
+        "where the backbone starts: none, imagenet (downloaded by Keras) or a file (.keras, "
+        ".weights.h5, or a TF-slim .ckpt of inception_resnet or resnet_50)",
     )
     batch_size: int = setting(32, "slices in a training step, over all devices", minimum=1)
     num_epochs: int = setting(5, "passes over the train split", minimum=1)
-    lr: float = setting(1e-4, "learning rate of Adam", above=0)
+    lr: float = setting(1e-4, "largest learning rate of AdamW", above=0)
     loss: str = setting(
-        "bin_loss",
-        "bin_loss (mean binary cross-entropy) or weighted_loss (the Kaggle metric's weights)",
+        "weighted_loss",
+        "weighted_loss (the Kaggle metric's weights) or bin_loss (mean binary cross-entropy)",
         choices=("bin_loss", "weighted_loss"),
     )
     lr_schedule: str = setting(
@@ -120,11 +153,64 @@ class BaseConfig:
         "cosine (falls to zero over the epochs) or constant",
         choices=("cosine", "constant"),
     )
+    warmup_ratio: float = setting(
+        0.05, "share of the steps in which the learning rate rises from zero", minimum=0, below=1
+    )
+    weight_decay: float = setting(
+        0.0, "decoupled weight decay of AdamW, of kernels alone; 0 is plain Adam", minimum=0
+    )
+    ema_decay: float = setting(
+        0.0,
+        "decay a step of the averaged weights that are judged and kept (0.999 is usual); 0: the "
+        "last weights",
+        minimum=0,
+        below=1,
+    )
     clip_norm: float = setting(1.0, "global norm that gradients are clipped to", above=0)
     dropout_rate: float = setting(
         0.2, "share of the embedding that is dropped before the head", minimum=0, below=1
     )
+    prior_bias: bool = setting(
+        True, "start from the train split's label priors; otherwise from one half"
+    )
     augment: bool = setting(True, "flip, shift, rotate and scale training images")
+    window_jitter_hu: float = setting(
+        0.0,
+        "largest random shift of training images in Hounsfield units; windows widen or narrow by "
+        "as much as a share of the first window's width",
+        minimum=0,
+    )
+    positive_share: float = setting(
+        0.0,
+        "share of training slices with a hemorrhage, weighed so that the expected loss stays the "
+        "same; 0: as they come",
+        minimum=0,
+        below=1,
+    )
+    tta: str = setting(
+        "none",
+        "test-time augmentation: none, or flip (logits and embeddings are means over the image and "
+        "its mirror image)",
+        choices=("none", "flip"),
+    )
+    patience: int = setting(
+        0, "epochs without a better validation loss after which training stops; 0: never", minimum=0
+    )
+    keep_best: bool = setting(
+        True, "keep the epoch with the best validation loss; otherwise the last one"
+    )
+    folds: int = setting(
+        1,
+        "1: one model of the whole train split; more: so many models, each trained without a part "
+        "of the patients, whose embeddings it makes",
+        minimum=1,
+    )
+    precision: str = setting(
+        "float32",
+        "float32, or on GPUs mixed_float16 or mixed_bfloat16",
+        choices=("float32", "mixed_float16", "mixed_bfloat16"),
+    )
+    xla: bool = setting(False, "compile the training step with XLA; one device only")
     shuffle_buffer: int = setting(4096, "encoded slices held in memory to shuffle from", minimum=1)
     seed: int = setting(0, "seed of weights, order and augmentation", minimum=0)
 
@@ -141,13 +227,36 @@ class SequenceConfig:
     )
     batch_size: int = setting(32, "sequences in a training step, over all devices", minimum=1)
     num_epochs: int = setting(10, "passes over the train sequences", minimum=1)
-    num_layers: int = setting(2, "stacked bidirectional LSTM layers", minimum=1)
-    cell_size: int = setting(256, "units of each LSTM, each direction", minimum=1)
-    lr: float = setting(1e-4, "learning rate of Adam", above=0)
+    num_layers: int = setting(2, "stacked bidirectional layers", minimum=1)
+    cell: str = setting("lstm", "lstm or gru", choices=("lstm", "gru"))
+    cell_size: int = setting(256, "units of each LSTM or GRU, each direction", minimum=1)
+    use_embeddings: bool = setting(True, "input: the base model's embeddings")
+    use_differences: bool = setting(
+        True, "input: the embeddings' differences to the slices below and above"
+    )
+    use_logits: bool = setting(True, "input: the base model's logits")
+    use_slice_features: bool = setting(True, "input: gaps to the neighbours and place in the head")
+    residual: bool = setting(
+        True, "the output corrects the base model's logits; otherwise it replaces them"
+    )
+    lr: float = setting(1e-4, "largest learning rate of AdamW", above=0)
     lr_schedule: str = setting(
         "cosine",
         "cosine (falls to zero over the epochs) or constant",
         choices=("cosine", "constant"),
+    )
+    warmup_ratio: float = setting(
+        0.05, "share of the steps in which the learning rate rises from zero", minimum=0, below=1
+    )
+    weight_decay: float = setting(
+        0.0, "decoupled weight decay of AdamW, of kernels alone; 0 is plain Adam", minimum=0
+    )
+    ema_decay: float = setting(
+        0.0,
+        "decay a step of the averaged weights that are judged and kept (0.999 is usual); 0: the "
+        "last weights",
+        minimum=0,
+        below=1,
     )
     clip_norm: float = setting(1.0, "global norm that gradients are clipped to", above=0)
     dropout_rate: float = setting(
@@ -158,10 +267,16 @@ class SequenceConfig:
         below=1,
     )
     loss: str = setting(
-        "masked_bin_loss",
-        "masked_bin_loss (mean binary cross-entropy over real slices) or masked_weighted_loss "
-        "(the Kaggle metric's weights)",
+        "masked_weighted_loss",
+        "masked_weighted_loss (the Kaggle metric's weights, over real slices) or masked_bin_loss "
+        "(mean binary cross-entropy)",
         choices=("masked_bin_loss", "masked_weighted_loss"),
+    )
+    patience: int = setting(
+        0, "epochs without a better validation loss after which training stops; 0: never", minimum=0
+    )
+    keep_best: bool = setting(
+        True, "keep the epoch with the best validation loss; otherwise the last one"
     )
     seed: int = setting(0, "seed of weights, order and dropout", minimum=0)
 

@@ -45,13 +45,13 @@ def test_every_shipped_file_is_found():
 def test_defaults_of_the_old_commands():
     config = Config()
     assert config.base == dataclasses.replace(
-        config.base, batch_size=32, num_epochs=5, lr=1e-4, loss="bin_loss"
+        config.base, batch_size=32, num_epochs=5, lr=1e-4, loss="weighted_loss"
     )
     assert config.sequence == dataclasses.replace(
         config.sequence, batch_size=32, num_epochs=10, num_layers=2, cell_size=256, lr=1e-4
     )
     assert (config.sequence.max_to_keep, config.examples.val_ratio) == (60, 0.1)
-    assert config.sequence.loss == "masked_bin_loss"
+    assert config.sequence.loss == "masked_weighted_loss"
 
 
 def test_what_a_file_leaves_out_has_its_default(tmp_path: Path):
@@ -76,7 +76,9 @@ def test_numbers_as_people_write_them(tmp_path: Path, text: str, lr: float):
         (
             "sequence: {max_to_kep: 3}",
             "sequence: unknown key 'max_to_kep'; known keys: max_to_keep, batch_size, num_epochs, "
-            "num_layers, cell_size, lr, lr_schedule, clip_norm, dropout_rate, loss, seed",
+            "num_layers, cell, cell_size, use_embeddings, use_differences, use_logits, "
+            "use_slice_features, residual, lr, lr_schedule, warmup_ratio, weight_decay, ema_decay, "
+            "clip_norm, dropout_rate, loss, patience, keep_best, seed",
         ),
         ("base: {batch_size: many}", "base: batch_size: received 'many'; give a int"),
         ("base: {batch_size: 2.5}", "base: batch_size: received 2.5; give a int"),

@@ -28,7 +28,7 @@ def _open(
 
 def test_folders_are_named_as_before(tmp_path: Path) -> None:
     base = _open(tmp_path)
-    assert base.folder == f"{tmp_path}/experiments/7_tf_bin_loss_b32_e5"
+    assert base.folder == f"{tmp_path}/experiments/7_tf_weighted_loss_b32_e5"
     lstm = _open(tmp_path, "8", kind=LSTM)
     assert lstm.folder == f"{tmp_path}/experiments/lstm/8_b32_e10_l2_cs256"
 
@@ -102,7 +102,7 @@ def test_the_base_experiment_is_beside_the_lstm(tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     (tmp_path / "experiments").rename(moved)
     found = experiment.find_experiment("/elsewhere", LSTM, str(moved / "lstm/8_b32_e10_l2_cs256"))
-    assert found.base_experiment().folder == str(moved / "7_tf_bin_loss_b32_e5")
+    assert found.base_experiment().folder == str(moved / "7_tf_weighted_loss_b32_e5")
 
 
 def test_imports_stay_light() -> None:

@@ -70,3 +70,24 @@ def test_windows_come_back_from_json(tmp_path: Path) -> None:
     folder = shard_files.read_folder(str(tmp_path / "train"), "x")
     assert json.loads(json.dumps(folder.settings))["windows"] == windows
     assert shard_files.with_settings_of(folder, Config()).examples.windows[0].width == 2.0
+
+
+def test_folds_share_out_whole_patients(tmp_path: Path) -> None:
+    studies = trainer_data.make_studies("train")
+    trainer_data.write_examples(tmp_path, "train", studies, num_shards=3)
+    train = shard_files.read_folder(str(tmp_path / "train"), "")
+    assert shard_files.without_fold(train, 1, 0) == train
+    left = [shard_files.without_fold(train, 3, fold) for fold in range(3)]
+    assert [part.num_slices for part in left] == [len(list(part.records())) for part in left]
+    assert sum(part.num_slices for part in left) == 2 * train.num_slices
+    assert sum(part.num_patients for part in left) == 2 * train.num_patients
+    totals = {name: sum(p.label_counts[name] for p in left) for name in train.label_counts}
+    assert totals == {name: 2 * count for name, count in train.label_counts.items()}
+    for part, missing in zip(left, train.paths, strict=True):
+        assert set(train.paths) - set(part.paths) == {missing}
+
+
+def test_more_folds_than_shards_are_refused(tiny_data: Path) -> None:
+    train = shard_files.read_examples(str(tiny_data)).train
+    with pytest.raises(UserError, match=r"folds: received 3, but .* has 2 shards"):
+        shard_files.without_fold(train, 3, 0)

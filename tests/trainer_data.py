@@ -78,15 +78,18 @@ def make_studies(
 
 
 def write_shards(
-    folder: str, shards: list[list[bytes]], manifest: Mapping[str, Any], count_name: str
+    folder: str,
+    shards: list[list[bytes]],
+    manifest: Mapping[str, Any],
+    counts: list[dict[str, Any]],
 ) -> None:
-    """Writes shards and, last, their manifest."""
+    """Writes shards and, last, their manifest; `counts` are the entries of each shard's receipt."""
     names = [shard_name(index, len(shards)) for index in range(len(shards))]
     for name, records in zip(names, shards, strict=True):
         with storage.open_atomic(storage.join(folder, name)) as file:
             for record in records:
                 tfrecord.write_record(file, record)
-    listed = [{"name": n, count_name: len(r)} for n, r in zip(names, shards, strict=True)]
+    listed = [{"name": name, **count} for name, count in zip(names, counts, strict=True)]
     storage.write_json(storage.join(folder, "manifest.json"), {**manifest, "shards": listed})
 
 
@@ -114,8 +117,11 @@ def write_examples(
 ) -> None:
     """Writes a split's example shards."""
     size = studies[0].images.shape[1] if studies else 32
-    shards = []
+    shards, counts = [], []
     for part in _dealt(studies, num_shards):
+        counts.append(
+            {**_counts(part), "label_counts": list(_counts(part)["label_counts"].values())}
+        )
         records = []
         for study in part:
             for item, image in zip(study.slices, study.images, strict=True):
@@ -129,7 +135,7 @@ def write_examples(
         "settings": {"image_size": size, "val_ratio": 0.1, **settings},
         **_counts(studies),
     }
-    write_shards(DataLayout(str(data_dir)).examples(split), shards, manifest, "num_slices")
+    write_shards(DataLayout(str(data_dir)).examples(split), shards, manifest, counts)
 
 
 def make_sequences(
@@ -196,7 +202,8 @@ def write_sequences(
     }
     records = [schema.encode_sequence(sequence) for sequence in sequences]
     folder = layout.sequences(base_model_id, split)
-    write_shards(folder, list(_dealt(records, num_shards)), manifest, "num_records")
+    dealt = list(_dealt(records, num_shards))
+    write_shards(folder, dealt, manifest, [{"num_sequences": len(part)} for part in dealt])
 
 
 def write_data(data_dir: Path, size: int = 32) -> None:

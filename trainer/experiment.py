@@ -1,6 +1,6 @@
 """Experiment folders: where a training run keeps its settings, state and model.
 
-<data_dir>/experiments/1767225600_tf_bin_loss_b32_e5/
+<data_dir>/experiments/1767225600_tf_weighted_loss_b32_e5/
     config.yaml        the whole resolved config
     versions.json      of Python and the packages
     experiment.json    model id, data fingerprints, status, history, validation losses

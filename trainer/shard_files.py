@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from beam_pipelines import schema, shards, storage, tfrecord
 from beam_pipelines.errors import require
 from beam_pipelines.layout import DataLayout
@@ -32,6 +34,7 @@ class ShardFolder:
         num_sequences: sequences; 0 for a folder of examples.
         label_counts: positive slices of each subtype.
         settings: the settings that the shards were made with.
+        receipts: what the manifest says of each shard.
     """
 
     folder: str
@@ -43,6 +46,7 @@ class ShardFolder:
     num_sequences: int
     label_counts: dict[str, int]
     settings: dict[str, Any]
+    receipts: tuple[shards.Receipt, ...] = ()
 
     def records(self) -> Iterator[bytes]:
         """Every serialized record once, in the order of the shards."""
@@ -71,7 +75,48 @@ def read_folder(folder: str, made_by: str) -> ShardFolder:
         num_sequences=manifest.get("num_sequences", 0),
         label_counts=manifest["label_counts"],
         settings=manifest["settings"],
+        receipts=tuple(manifest["shards"]),
     )
+
+
+def without_fold(folder: ShardFolder, folds: int, fold: int) -> ShardFolder:
+    """The examples that a fold's model is trained on: all but every `folds`-th shard.
+
+    Shards hold whole patients, drawn by a stable hash, so shards are patient folds.
+
+    Args:
+        folder: examples of the train split.
+        folds: how many folds; 1 leaves nothing out.
+        fold: the fold that is left out, from 0 on.
+
+    Raises:
+        UserError: there are fewer shards than folds, or nothing would be left.
+    """
+    if folds == 1:
+        return folder
+    require(
+        len(folder.receipts) >= folds,
+        f"folds: received {folds}, but {folder.folder} has {len(folder.receipts)} shards, which "
+        f"are what folds are made of; give fewer, or run `{BUILD_EXAMPLES}` again with a smaller "
+        "slices_per_shard",
+    )
+    kept = [r for index, r in enumerate(folder.receipts) if index % folds != fold]
+    counts = np.sum([receipt["label_counts"] for receipt in kept], axis=0).tolist()
+    part = dataclasses.replace(
+        folder,
+        paths=tuple(storage.join(folder.folder, receipt["name"]) for receipt in kept),
+        num_slices=sum(receipt["num_slices"] for receipt in kept),
+        num_labelled=sum(receipt["num_labelled"] for receipt in kept),
+        num_patients=sum(receipt["num_patients"] for receipt in kept),
+        label_counts=dict(zip(schema.SUBTYPES, counts, strict=True)),
+        receipts=tuple(kept),
+    )
+    require(
+        part.num_labelled > 0,
+        f"folds: received {folds}, but all labelled slices of {folder.folder} are in fold {fold}; "
+        f"give another number, or run `{BUILD_EXAMPLES}` again with a smaller slices_per_shard",
+    )
+    return part
 
 
 @dataclass(frozen=True)
