@@ -18,7 +18,7 @@ from typing import Any
 
 from beam_pipelines import schema
 from beam_pipelines.tensorflow_setup import load_tensorflow
-from configs import BaseConfig
+from configs import BaseConfig, ExamplesConfig
 from trainer import shard_files
 from trainer.shard_files import ShardFolder
 
@@ -34,7 +34,7 @@ def training_batches(folder: ShardFolder, image_size: int, num_images: int) -> A
     per_epoch = folder.num_labelled // _BATCH_SIZE * _BATCH_SIZE
     epochs = -(-num_images // per_epoch)
     order = TrainingOrder(config.seed, _BATCH_SIZE, 0, epochs, config.shuffle_buffer)
-    return training_examples(folder, image_size, order, augment=config.augment)
+    return training_examples(folder, ExamplesConfig(image_size=image_size), config, order)
 
 
 def plain_batches(folder: ShardFolder, image_size: int) -> Any:
@@ -68,8 +68,7 @@ def train(folder: ShardFolder, image_size: int, num_steps: int) -> dict[str, flo
 
     base = BaseConfig(pretrained_model="small_cnn", pretrained_weights="none")
     model = build_base_model(base, image_size)
-    optimizer = make_optimizer(base.lr, base.lr_schedule, base.clip_norm, num_steps)
-    model.compile(optimizer, LOSSES[base.loss], jit_compile=False)
+    model.compile(make_optimizer(base, num_steps), LOSSES[base.loss], jit_compile=False)
     all_steps = num_steps + _WARM_UP_STEPS
     batches = iter(training_batches(folder, image_size, all_steps * _BATCH_SIZE))
     images, labels = next(batches)

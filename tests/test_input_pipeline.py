@@ -10,9 +10,11 @@ import pytest
 import tensorflow as tf
 import trainer_data
 
+from configs import BaseConfig, ExamplesConfig
 from trainer import input_pipeline, shard_files
 from trainer.input_pipeline import TrainingOrder
 
+EXAMPLES = ExamplesConfig(image_size=32)
 ORDER = TrainingOrder(seed=5, batch_size=8, first_epoch=0, num_epochs=3, shuffle_buffer=16)
 
 
@@ -22,10 +24,12 @@ def train(tiny_data: Path) -> shard_files.ShardFolder:
 
 
 def _batches(
-    folder: shard_files.ShardFolder, order: TrainingOrder, augment: bool = False
+    folder: shard_files.ShardFolder, order: TrainingOrder, augment: bool = False, **settings: Any
 ) -> list[Any]:
     tf.random.set_seed(0)
-    return list(input_pipeline.training_examples(folder, 32, order, augment).as_numpy_iterator())
+    base = BaseConfig(augment=augment, **settings)
+    dataset = input_pipeline.training_examples(folder, EXAMPLES, base, order)
+    return list(dataset.as_numpy_iterator())
 
 
 def _images_of_epoch(batches: list[Any], epoch: int, steps: int = 5) -> list[int]:
@@ -65,14 +69,41 @@ def test_neighbouring_slices_are_torn_apart(train: shard_files.ShardFolder) -> N
     assert neighbours < 0.4  # 0.82 in file order
 
 
-@pytest.mark.parametrize("augment", [False, True])
-def test_a_resumed_run_sees_the_same(train: shard_files.ShardFolder, augment: bool) -> None:
-    whole = _batches(train, ORDER, augment)
-    resumed = _batches(train, dataclasses.replace(ORDER, first_epoch=1), augment)
+@pytest.mark.parametrize(
+    "settings", [{}, {"augment": True, "window_jitter_hu": 5.0}, {"positive_share": 0.7}]
+)
+def test_a_resumed_run_sees_the_same(
+    train: shard_files.ShardFolder, settings: dict[str, Any]
+) -> None:
+    whole = _batches(train, ORDER, **settings)
+    resumed = _batches(train, dataclasses.replace(ORDER, first_epoch=1), **settings)
     assert len(resumed) == 10
     for (images, labels), (images_again, labels_again) in zip(whole[5:], resumed, strict=True):
         assert np.array_equal(images, images_again)
         assert np.array_equal(labels, labels_again)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.8])
+def test_positive_slices_come_as_often_as_asked_for(
+    train: shard_files.ShardFolder, share: float
+) -> None:
+    order = dataclasses.replace(ORDER, num_epochs=40)
+    batches = _batches(train, order, positive_share=share)
+    assert len(batches) == 40 * 5
+    positive = np.mean([labels[:, -1] for _, labels in batches])
+    # 1,600 draws; a share's standard error is a hundredth.
+    assert abs(positive - share) < 0.04
+    assert abs(train.label_counts["any"] / train.num_labelled - share) > 0.04
+
+
+def test_oversampled_slices_are_labelled(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    studies = [trainer_data.make_study(rng, str(i), 6, 32, labelled=i % 2 == 0) for i in range(4)]
+    trainer_data.write_examples(tmp_path, "train", studies)
+    folder = shard_files.read_folder(str(tmp_path / "train"), "x")
+    batches = _batches(folder, TrainingOrder(0, 4, 0, 5, 16), positive_share=0.5)
+    assert len(batches) == 15
+    assert {float(value) for _, labels in batches for value in labels.ravel()} == {0.0, 1.0}
 
 
 def test_slices_without_labels_are_left_out(tmp_path: Path) -> None:
@@ -88,7 +119,7 @@ def test_slices_without_labels_are_left_out(tmp_path: Path) -> None:
 
 
 def test_evaluation_reads_every_slice_once_and_pads(train: shard_files.ShardFolder) -> None:
-    dataset = input_pipeline.evaluation_images(train, 32, 16)
+    dataset = input_pipeline.evaluation_images(train, EXAMPLES, 16)
     batches = list(dataset.as_numpy_iterator())
     assert [batch.shape for batch in batches] == [(16, 32, 32, 3)] * 3
     assert dataset.cardinality() == 3

@@ -51,6 +51,25 @@ def test_masked_bin_loss_by_hand() -> None:
     assert _value(losses.masked_weighted_loss, labels, logits) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("name", ["bin_loss", "weighted_loss"])
+@pytest.mark.parametrize("share", [0.3, 0.5])
+def test_oversampling_leaves_the_expected_loss(name: str, share: float) -> None:
+    rng = np.random.default_rng(1)
+    labels = (rng.random((400, 6)) < 0.05).astype(np.float32)
+    labels[:, -1] = labels[:, :-1].max(axis=1)
+    logits = rng.normal(0, 2, (400, 6)).astype(np.float32)
+    positive = labels[:, -1] == 1
+    loss = losses.oversampled(name, share, float(positive.mean()))
+    # What training sees on average: positives as a share of the draws, negatives as the rest.
+    seen = share * _value(loss, labels[positive], logits[positive])
+    seen += (1 - share) * _value(loss, labels[~positive], logits[~positive])
+    assert seen == pytest.approx(_value(losses.LOSSES[name], labels, logits), rel=1e-5)
+
+
+def test_without_oversampling_the_loss_is_the_plain_one() -> None:
+    assert losses.oversampled("weighted_loss", 0.0, 0.1) is losses.weighted_loss
+
+
 def test_all_padding_is_zero_and_finite_gradients_remain() -> None:
     logits = tf.Variable(tf.fill([2, 4, 6], 1e4))
     with tf.GradientTape() as tape:

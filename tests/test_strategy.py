@@ -24,10 +24,17 @@ def test_without_a_gpu_one_cpu_trains() -> None:
     assert strategy.make_strategy().num_replicas_in_sync == 1
 
 
+def test_xla_is_for_one_device() -> None:
+    with pytest.raises(UserError, match="xla: received true with 2 devices; it compiles for one"):
+        strategy.make_strategy(["CPU:0", "CPU:1"], xla=True)
+    assert strategy.make_strategy(["CPU:0"], xla=True).num_replicas_in_sync == 1
+
+
 def test_two_devices_train_to_the_same_loss_as_one(tmp_path: Path) -> None:
     """Losses of every epoch, the sum of all weights and the sequence model's validation loss.
 
-    With augmentation, sequences of different lengths, batch normalization and clipping.
+    With augmentation, oversampling, sequences of different lengths, batch normalization, clipping,
+    weight decay and averaged weights.
     """
     path = os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(

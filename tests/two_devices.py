@@ -17,7 +17,7 @@ import trainer_data
 from configs import Config
 from trainer import input_pipeline, judging, shard_files, strategy
 from trainer.base_model import build_base_model
-from trainer.losses import LOSSES
+from trainer.losses import LOSSES, oversampled
 from trainer.optimizer import make_optimizer
 from trainer.sequence_model import build_sequence_model
 
@@ -45,21 +45,25 @@ def main() -> None:
 
 def _config() -> Config:
     # Dropout draws on each device for itself; all else must not depend on the number of devices.
-    config = trainer_data.tiny_config(dropout_rate=0.0, loss="weighted_loss", num_epochs=2)
-    sequence = dataclasses.replace(config.sequence, dropout_rate=0.0, num_epochs=STEPS // 2)
+    # Clipping at 0.1 bites in every step. The base model's steps are small, because Adam makes much
+    # of the last digits of small gradients, in which it shows in what order they were added up.
+    alike = {"dropout_rate": 0.0, "clip_norm": 0.1, "weight_decay": 0.01, "ema_decay": 0.9}
+    config = trainer_data.tiny_config(num_epochs=2, lr=1e-4, positive_share=0.5, **alike)
+    sequence = dataclasses.replace(config.sequence, num_epochs=STEPS // 2, lr=1e-2, **alike)
     return dataclasses.replace(config, sequence=sequence)
 
 
 def _base(data_dir: str, distribution: Any) -> list[float]:
-    base, splits = _config().base, shard_files.read_examples(data_dir)
+    config, splits = _config(), shard_files.read_examples(data_dir)
+    base, priors = config.base, shard_files.label_priors(splits.train)
+    examples = dataclasses.replace(config.examples, image_size=32)
     order = input_pipeline.TrainingOrder(0, 8, 0, base.num_epochs, 16)
     keras.utils.set_random_seed(0)
     with distribution.scope():
-        model = build_base_model(base, 32, shard_files.label_priors(splits.train))
-        # Clipping at 0.1 bites in every step. Steps are small, because Adam makes much of the last
-        # digits of small gradients, in which it shows in what order they were added up.
-        model.compile(make_optimizer(1e-4, "cosine", 0.1, STEPS), LOSSES[base.loss])
-    dataset = input_pipeline.training_examples(splits.train, 32, order, True)
+        model = build_base_model(base, 32, priors)
+        loss = oversampled(base.loss, base.positive_share, priors["any"])
+        model.compile(make_optimizer(base, STEPS), loss)
+    dataset = input_pipeline.training_examples(splits.train, examples, base, order)
     return _fit(model, dataset)
 
 
@@ -70,7 +74,7 @@ def _sequence(data_dir: str, distribution: Any) -> list[float]:
     keras.utils.set_random_seed(0)
     with distribution.scope():
         model = build_sequence_model(lstm, 12, 3)
-        model.compile(make_optimizer(1e-2, "cosine", 0.1, STEPS), LOSSES[lstm.loss])
+        model.compile(make_optimizer(lstm, STEPS), LOSSES[lstm.loss])
     dataset = input_pipeline.training_sequences(splits.train, order)
     judge = judging.SequenceJudge(splits.validation, 4)
     return [*_fit(model, dataset), *judge(model).values()]

@@ -23,14 +23,15 @@ _MAX_CONSTANT_BYTES = 16 << 20
 class BaseScorer:
     """A base model: `embeddings, logits = scorer(images)`."""
 
-    def __init__(self, model: Any, batch_size: int) -> None:
+    def __init__(self, model: Any, batch_size: int, tta: str = "none") -> None:
         import tensorflow as tf
 
-        from trainer.base_model import embedding_model
+        from trainer.base_model import at_test_time, embedding_model
 
         self.batch_size = batch_size
         self.image_size: int = model.input_shape[1]
-        inner = embedding_model(model)
+        self.num_channels: int = model.input_shape[-1]
+        inner = at_test_time(embedding_model(model), tta)
         self.embedding_dim: int = inner.output_shape[0][1]
         shape = (None, *model.input_shape[1:])
         traced = tf.function(_inference(inner))
@@ -45,13 +46,14 @@ class BaseScorer:
         import tensorflow as tf
 
         with tf.device("CPU"):
-            return schema.parse_examples(records, self.image_size)["images"]
+            return schema.parse_examples(records, self.image_size, self.num_channels)["images"]
 
     def __call__(self, images: Any) -> tuple[np.ndarray, np.ndarray]:
         """Scores any number of images.
 
         Args:
-            images: uint8 of shape (num_slices, image_size, image_size, 3), an array or a tensor.
+            images: uint8 of shape (num_slices, image_size, image_size, num_channels), an array or a
+                tensor.
 
         Returns:
             Embeddings, float32 (num_slices, embedding_dim), and logits, float32 (num_slices, 6).
@@ -117,7 +119,7 @@ def load_base(experiment: Experiment, batch_size: int = 64) -> BaseScorer:
     Raises:
         UserError: it is not trained to the end.
     """
-    return BaseScorer(_load(experiment), batch_size)
+    return BaseScorer(_load(experiment), batch_size, experiment.config().base.tta)
 
 
 def load_sequence(experiment: Experiment, batch_size: int = 32) -> SequenceScorer:

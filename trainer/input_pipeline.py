@@ -11,14 +11,15 @@ the caller cuts the result to the number of records.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
 from beam_pipelines import schema
-from trainer import augmentation
+from configs import BaseConfig, ExamplesConfig
+from trainer.augmentation import Augmentation
 from trainer.shard_files import ShardFolder
 
 FILES_IN_TURNS = 16
@@ -26,6 +27,7 @@ FILES_IN_TURNS = 16
 SEQUENCE_SHUFFLE_BUFFER = 512
 # Labels of padding and of slices without labels.
 NO_LABEL = -1.0
+_ANY = schema.SUBTYPES.index("any")
 
 
 @dataclass(frozen=True)
@@ -52,33 +54,38 @@ class TrainingOrder:
 
 
 def training_examples(
-    folder: ShardFolder, image_size: int, order: TrainingOrder, augment: bool
+    folder: ShardFolder, examples: ExamplesConfig, base: BaseConfig, order: TrainingOrder
 ) -> Any:
     """Batches of labelled slices.
 
     Returns:
-        A dataset of `(images, labels)`: uint8 (batch_size, image_size, image_size, 3) and float32
-        (batch_size, 6).
+        A dataset of `(images, labels)`: uint8 (batch_size, image_size, image_size, num_channels)
+        and float32 (batch_size, 6).
     """
+    windows = examples.channel_windows
 
     def parse(serialized: Any) -> tuple[Any, Any]:
-        examples = schema.parse_examples(serialized, image_size)
-        return examples["images"], examples["labels"]
+        parsed = schema.parse_examples(serialized, examples.image_size, len(windows))
+        return parsed["images"], parsed["labels"]
 
-    keep = None if folder.num_labelled == folder.num_slices else _has_labels
-    records = _shuffled_records(folder.paths, folder.num_labelled, order, keep)
+    if base.positive_share:
+        records = _oversampled_records(folder, base.positive_share, order)
+    else:
+        keep = None if folder.num_labelled == folder.num_slices else _has_labels
+        records = _shuffled_records(folder.paths, folder.num_labelled, order, keep)
     batches = records.batch(order.batch_size, drop_remainder=True)
     dataset = batches.map(parse, tf.data.AUTOTUNE, deterministic=True)
-    if augment:
+    augment = Augmentation(base.augment, base.window_jitter_hu, windows)
+    if augment.changes:
         # The number of the step, from the first epoch on, seeds its batch.
         first_step = order.first_epoch * order.steps_per_epoch(folder.num_labelled)
 
-        def move(step: Any, batch: tuple[Any, Any]) -> tuple[Any, Any]:
+        def change(step: Any, batch: tuple[Any, Any]) -> tuple[Any, Any]:
             seed = tf.stack([tf.constant(order.seed, tf.int64), step])
-            return augmentation.augment(batch[0], seed), batch[1]
+            return augment(batch[0], seed), batch[1]
 
         numbered = dataset.enumerate(start=first_step)
-        dataset = numbered.map(move, tf.data.AUTOTUNE, deterministic=True)
+        dataset = numbered.map(change, tf.data.AUTOTUNE, deterministic=True)
     return _finish(dataset)
 
 
@@ -94,11 +101,12 @@ def training_sequences(folder: ShardFolder, order: TrainingOrder) -> Any:
     return _finish(dataset.batch(order.batch_size, drop_remainder=True))
 
 
-def evaluation_images(folder: ShardFolder, image_size: int, batch_size: int) -> Any:
+def evaluation_images(folder: ShardFolder, examples: ExamplesConfig, batch_size: int) -> Any:
     """Batches of the images of every slice, in file order, uint8; the last is padded with air."""
+    num_channels = len(examples.channel_windows)
 
     def parse(serialized: Any) -> Any:
-        return schema.parse_examples(serialized, image_size)["images"]
+        return schema.parse_examples(serialized, examples.image_size, num_channels)["images"]
 
     batches = tf.data.TFRecordDataset(list(folder.paths)).batch(batch_size)
     dataset = batches.map(parse, tf.data.AUTOTUNE, deterministic=True)
@@ -141,30 +149,75 @@ def _shuffled_records(
 ) -> Any:
     """Serialized records of all epochs, one after the other, whole batches of each."""
     per_epoch = order.steps_per_epoch(num_records) * order.batch_size
+    return _concatenate(
+        _one_pass(paths, order, epoch, keep).take(per_epoch)
+        for epoch in range(order.first_epoch, order.num_epochs)
+    )
+
+
+def _oversampled_records(folder: ShardFolder, positive_share: float, order: TrainingOrder) -> Any:
+    """Records of which `positive_share` are positive for `any`; as many in an epoch as else."""
+    per_epoch = order.steps_per_epoch(folder.num_labelled) * order.batch_size
+    shares = [positive_share, 1.0 - positive_share]
 
     def one_epoch(epoch: int) -> Any:
-        seed = order.seed * 1_000_003 + epoch
-        files = tf.data.Dataset.from_tensor_slices(list(paths)).shuffle(
-            len(paths), seed=seed, reshuffle_each_iteration=False
+        # Both kinds are read over and over until the epoch is full.
+        kinds = [
+            _one_pass(folder.paths, order, epoch, keep).repeat()
+            for keep in (_is_positive, _is_negative)
+        ]
+        mixed = tf.data.Dataset.sample_from_datasets(
+            kinds, shares, seed=_epoch_seed(order, epoch), rerandomize_each_iteration=False
         )
-        records = files.interleave(
-            tf.data.TFRecordDataset,
-            cycle_length=min(len(paths), FILES_IN_TURNS),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-        if keep is not None:
-            records = records.filter(keep)
-        shuffled = records.shuffle(order.shuffle_buffer, seed=seed, reshuffle_each_iteration=False)
-        return shuffled.take(per_epoch)
+        return mixed.take(per_epoch)
 
-    epochs = [one_epoch(epoch) for epoch in range(order.first_epoch, order.num_epochs)]
+    return _concatenate(one_epoch(epoch) for epoch in range(order.first_epoch, order.num_epochs))
+
+
+def _one_pass(
+    paths: tuple[str, ...], order: TrainingOrder, epoch: int, keep: Callable[[Any], Any] | None
+) -> Any:
+    """Every record once, in the order of an epoch."""
+    seed = _epoch_seed(order, epoch)
+    files = tf.data.Dataset.from_tensor_slices(list(paths)).shuffle(
+        len(paths), seed=seed, reshuffle_each_iteration=False
+    )
+    records = files.interleave(
+        tf.data.TFRecordDataset,
+        cycle_length=min(len(paths), FILES_IN_TURNS),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+    if keep is not None:
+        records = records.filter(keep)
+    return records.shuffle(order.shuffle_buffer, seed=seed, reshuffle_each_iteration=False)
+
+
+def _epoch_seed(order: TrainingOrder, epoch: int) -> int:
+    return order.seed * 1_000_003 + epoch
+
+
+def _concatenate(epochs: Iterable[Any]) -> Any:
     return functools.reduce(lambda before, after: before.concatenate(after), epochs)
 
 
+def _any(serialized: Any) -> Any:
+    """The label `any`: 1 or 0, or -1 where a slice has no labels."""
+    unknown = [-1] * schema.NUM_LABELS
+    spec = {schema.LABEL: tf.io.FixedLenFeature([schema.NUM_LABELS], tf.int64, unknown)}
+    return tf.io.parse_single_example(serialized, spec)[schema.LABEL][_ANY]
+
+
 def _has_labels(serialized: Any) -> Any:
-    spec = {schema.LABEL: tf.io.VarLenFeature(tf.int64)}
-    return tf.size(tf.io.parse_single_example(serialized, spec)[schema.LABEL].values) > 0
+    return _any(serialized) >= 0
+
+
+def _is_positive(serialized: Any) -> Any:
+    return tf.equal(_any(serialized), 1)
+
+
+def _is_negative(serialized: Any) -> Any:
+    return tf.equal(_any(serialized), 0)
 
 
 def _evaluation(dataset: Any, num_records: int, batch_size: int) -> Any:

@@ -12,21 +12,21 @@ from typing import Any
 
 import tensorflow as tf
 
+from beam_pipelines import schema
 from trainer.metrics import SUBTYPE_WEIGHTS
 
 Loss = Callable[[Any, Any], Any]
+_ANY = schema.SUBTYPES.index("any")
 
 
 def bin_loss(labels: Any, logits: Any) -> Any:
     """Mean binary cross-entropy over slices and subtypes."""
-    return _mean_over_slices(labels, tf.reduce_mean(_cross_entropy(labels, logits), -1))
+    return _mean_over_slices(labels, _mean_over_subtypes(labels, logits))
 
 
 def weighted_loss(labels: Any, logits: Any) -> Any:
     """The Kaggle metric: `any` weighs 2, the other subtypes 1, the sum is divided by 7."""
-    weights = tf.constant(SUBTYPE_WEIGHTS, tf.float32)
-    weighted = tf.reduce_sum(_cross_entropy(labels, logits) * weights, -1)
-    return _mean_over_slices(labels, weighted / tf.reduce_sum(weights))
+    return _mean_over_slices(labels, _weighted_mean_over_subtypes(labels, logits))
 
 
 def masked_bin_loss(labels: Any, logits: Any) -> Any:
@@ -42,6 +42,41 @@ def masked_weighted_loss(labels: Any, logits: Any) -> Any:
 LOSSES: dict[str, Loss] = {
     loss.__name__: loss for loss in (bin_loss, weighted_loss, masked_bin_loss, masked_weighted_loss)
 }
+
+
+def oversampled(name: str, positive_share: float, prior: float) -> Loss:
+    """The loss of slices of which more are positive for `any` than in the train split.
+
+    Each slice is weighed by how much rarer it was made, so that the expected loss, and with it
+    the probabilities, are those of the train split as it is (importance sampling).
+
+    Args:
+        name: bin_loss or weighted_loss.
+        positive_share: share of positive slices in training; 0 where it is the train split's.
+        prior: their share in the train split.
+    """
+    if not positive_share:
+        return LOSSES[name]
+    by_slice = {"bin_loss": _mean_over_subtypes, "weighted_loss": _weighted_mean_over_subtypes}[
+        name
+    ]
+    weight_positive = prior / positive_share
+    weight_negative = (1.0 - prior) / (1.0 - positive_share)
+
+    def loss(labels: Any, logits: Any) -> Any:
+        weights = tf.where(labels[..., _ANY] > 0.5, weight_positive, weight_negative)
+        return _mean_over_slices(labels, weights * by_slice(labels, logits))
+
+    return loss
+
+
+def _mean_over_subtypes(labels: Any, logits: Any) -> Any:
+    return tf.reduce_mean(_cross_entropy(labels, logits), -1)
+
+
+def _weighted_mean_over_subtypes(labels: Any, logits: Any) -> Any:
+    weights = tf.constant(SUBTYPE_WEIGHTS, tf.float32)
+    return tf.reduce_sum(_cross_entropy(labels, logits) * weights, -1) / tf.reduce_sum(weights)
 
 
 def _cross_entropy(labels: Any, logits: Any) -> Any:

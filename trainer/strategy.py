@@ -6,13 +6,27 @@ from typing import Any
 from beam_pipelines.errors import require
 
 
-def make_strategy(devices: Sequence[str] | None = None) -> Any:
-    """A MirroredStrategy over `devices`; over all GPUs, else one CPU, when None."""
+def make_strategy(devices: Sequence[str] | None = None, xla: bool = False) -> Any:
+    """A MirroredStrategy over `devices`; over all GPUs, else one CPU, when None.
+
+    With `xla` TensorFlow's default strategy, for one device: MirroredStrategy's updates cannot be
+    compiled.
+
+    Raises:
+        UserError: `xla` is asked for with several devices.
+    """
     import tensorflow as tf
 
     if devices is None:
         gpus = tf.config.list_logical_devices("GPU")
         devices = [device.name for device in gpus] or ["CPU:0"]
+    if xla:
+        require(
+            len(devices) == 1,
+            f"xla: received true with {len(devices)} devices; it compiles for one: give false, or "
+            "show one device with CUDA_VISIBLE_DEVICES",
+        )
+        return tf.distribute.get_strategy()
     return tf.distribute.MirroredStrategy(list(devices))
 
 

@@ -2,7 +2,8 @@
 
 Reads <data_dir>/train and <data_dir>/validation, writes
 <data_dir>/experiments/<model_id>_tf_<loss>_b<batch>_e<epochs>. Uses all visible GPUs, or the CPU.
-Start it again with the same --model_id to resume.
+Start it again with the same --model_id to resume. --folds K trains K models, <model_id>-fold0 and
+so on, each without a K-th of the patients.
 
     python -m trainer.train_base --data_dir DATA --config configs/demo.yaml
 """
@@ -34,35 +35,75 @@ def main() -> None:
 
 def train_base(
     data_dir: str, config: Config, model_id: str | None = None, export: bool = False
-) -> Experiment:
-    """Trains a base model, or goes on where it was interrupted.
+) -> list[Experiment]:
+    """Trains a base model, or one a fold, or goes on where it was interrupted.
 
     Args:
         data_dir: the data root.
         config: the settings.
-        model_id: names the experiment; None for a new one.
+        model_id: names the experiment, or the group of the folds' experiments; None for a new one.
         export: whether to write a SavedModel too.
 
     Returns:
-        The finished experiment.
+        The finished experiments: one, or one a fold.
 
     Raises:
         UserError: data, settings or experiment do not allow it.
     """
     splits = shard_files.read_examples(data_dir)
     config = shard_files.with_settings_of(splits.train, config)
-    require(
-        splits.train.num_labelled >= config.base.batch_size,
-        f"batch_size: received {config.base.batch_size}, but {splits.train.folder} has only "
-        f"{splits.train.num_labelled} labelled slices; give a smaller one",
-    )
+    base = config.base
+    members = [
+        dataclasses.replace(splits, train=shard_files.without_fold(splits.train, base.folds, fold))
+        for fold in range(base.folds)
+    ]
+    for member in members:
+        _check(member, config)
     load_tensorflow()
     from trainer import strategy
 
-    distribution = strategy.make_strategy()
-    strategy.check_batch_size(config.base.batch_size, distribution.num_replicas_in_sync)
+    distribution = strategy.make_strategy(xla=base.xla)
+    strategy.check_batch_size(base.batch_size, distribution.num_replicas_in_sync)
+    # All folds remember the whole split: what was held out of it follows from the fold's number.
     data = {"data_fingerprints": splits.fingerprints}
-    found = experiment.choose_experiment(data_dir, experiment.BASE, model_id, config, data)
+    if base.folds == 1:
+        found = experiment.choose_experiment(data_dir, experiment.BASE, model_id, config, data)
+        return [_train_member(found, splits, config, data, distribution, export)]
+    group = model_id or experiment.new_model_id(data_dir, experiment.BASE)
+    trained = []
+    for fold, member in enumerate(members):
+        print(f"fold {fold} of {base.folds}", flush=True)
+        fold_data = {**data, "group": group, "fold": fold}
+        fold_id = experiment.fold_id(group, fold)
+        found = experiment.choose_experiment(data_dir, experiment.BASE, fold_id, config, fold_data)
+        trained.append(_train_member(found, member, config, fold_data, distribution, export))
+    return trained
+
+
+def _check(splits: LabelledSplits, config: Config) -> None:
+    """Checks that the train split has what the settings ask for."""
+    base, train = config.base, splits.train
+    require(
+        train.num_labelled >= base.batch_size,
+        f"batch_size: received {base.batch_size}, but {train.folder} has only "
+        f"{train.num_labelled} labelled slices to train on; give a smaller one",
+    )
+    positive = train.label_counts["any"]
+    require(
+        not base.positive_share or 0 < positive < train.num_labelled,
+        f"positive_share: received {base.positive_share}, but {positive} of {train.num_labelled} "
+        f"labelled slices of {train.folder} are positive; give 0",
+    )
+
+
+def _train_member(
+    found: Experiment,
+    splits: LabelledSplits,
+    config: Config,
+    data: dict[str, Any],
+    distribution: Any,
+    export: bool,
+) -> Experiment:
     if found.finished:
         print(f"{found.folder}: already trained with these settings")
     else:
@@ -73,7 +114,7 @@ def train_base(
     if export:
         _export(found)
     loss = found.record()["validation"]["val_weighted_log_loss"]
-    print(f"base model {found.model_id}: validation weighted log loss {loss:.4f}")
+    print(f"base model {found.model_id}: validation weighted log loss {loss:.4f}", flush=True)
     return found
 
 
@@ -88,31 +129,37 @@ def _build_model(splits: LabelledSplits, config: Config, distribution: Any) -> A
     import keras
 
     from trainer.base_model import build_base_model
-    from trainer.losses import LOSSES
+    from trainer.losses import oversampled
     from trainer.optimizer import make_optimizer
 
-    base = config.base
+    base, examples = config.base, config.examples
     steps = _order(config).steps_per_epoch(splits.train.num_labelled) * base.num_epochs
     priors = shard_files.label_priors(splits.train)
     keras.utils.set_random_seed(base.seed)
     with distribution.scope():
-        model = build_base_model(base, config.examples.image_size, priors)
-        optimizer = make_optimizer(base.lr, base.lr_schedule, base.clip_norm, steps)
-        model.compile(optimizer, LOSSES[base.loss], jit_compile=False)
+        model = build_base_model(
+            base,
+            examples.image_size,
+            priors if base.prior_bias else None,
+            len(examples.channel_windows),
+        )
+        loss = oversampled(base.loss, base.positive_share, priors["any"])
+        model.compile(make_optimizer(base, steps), loss, jit_compile=base.xla)
     return model
 
 
 def _train(model: Any, found: Experiment, splits: LabelledSplits, config: Config) -> None:
     from trainer import input_pipeline, judging, training
 
-    image_size, augment = config.examples.image_size, config.base.augment
+    base, examples = config.base, config.examples
 
     def make_dataset(order: "TrainingOrder") -> Any:
-        return input_pipeline.training_examples(splits.train, image_size, order, augment)
+        return input_pipeline.training_examples(splits.train, examples, base, order)
 
-    judge = judging.SliceJudge(splits.validation, image_size, config.base.batch_size)
+    judge = judging.SliceJudge(splits.validation, examples, base)
+    rules = training.Rules(base.patience, base.keep_best)
     num_slices = splits.train.num_labelled
-    training.train(model, found, make_dataset, _order(config), num_slices, judge)
+    training.train(model, found, make_dataset, _order(config), num_slices, judge, rules)
 
 
 def _export(found: Experiment) -> None:
