@@ -78,7 +78,9 @@ def test_one_score_for_all_is_chance() -> None:
 
 def test_undefined_where_a_class_is_absent() -> None:
     weights = np.array([[1, 1], [1, 0], [0, 1], [0, 0]])
-    auc, precision = Ranking(np.array([1, 0]), np.array([0.9, 0.2]), np.arange(2)).judge_all(weights)
+    auc, precision = Ranking(np.array([1, 0]), np.array([0.9, 0.2]), np.arange(2)).judge_all(
+        weights
+    )
     assert auc == pytest.approx([1, np.nan, np.nan, np.nan], nan_ok=True)
     assert precision == pytest.approx([1, 1, np.nan, np.nan], nan_ok=True)
     nothing = np.empty(0)

@@ -40,13 +40,14 @@ import numpy as np
 from beam_pipelines import schema
 from trainer import calibration, metrics
 from trainer.bootstrap import Bootstrap, patient_sums
+from trainer.experiment import BASE, LSTM
 from trainer.metrics import SUBTYPE_WEIGHTS
 from trainer.ranking import Ranking
 from trainer.scoring import Predictions
 
 # 1 was `losses` alone.
 FORMAT_VERSION = 2
-PRIOR, BASE, LSTM = "prior", "base", "lstm"
+PRIOR = "prior"
 BASE_CALIBRATED, LSTM_CALIBRATED = "base_calibrated", "lstm_calibrated"
 MODELS = (PRIOR, BASE, LSTM, BASE_CALIBRATED, LSTM_CALIBRATED)
 COMPARED = ((LSTM, BASE), (LSTM_CALIBRATED, BASE_CALIBRATED))

@@ -80,7 +80,8 @@ def predict_split(found: Experiment, folders: Sequence[ShardFolder]) -> Predicti
         folders: each member's shards; see `read_members`.
 
     Raises:
-        UserError: the model is not trained to the end, or members' slices are not the same.
+        UserError: the model is not trained to the end, sequences are longer or shorter than those
+            it was trained on, or members' slices are not the same.
     """
     if found.kind == experiment.BASE:
         members = [_base_predictions(folder) for folder in folders]
@@ -129,6 +130,13 @@ def _sequence_predictions(found: Experiment, folders: Sequence[ShardFolder]) -> 
     scorer = inference.load_sequence(found)
     members = []
     for folder in folders:
+        made = folder.settings["max_to_keep"]
+        require(
+            made == scorer.max_to_keep,
+            f"{folder.folder}: sequences of {made} slices, but {found.folder} was trained on "
+            f"{scorer.max_to_keep}; run `{shard_files.BUILD_SEQUENCES} --max_to_keep "
+            f"{scorer.max_to_keep}` again",
+        )
         slices = judging.SequenceSlices(folder)
         batches = input_pipeline.evaluation_sequences(folder, scorer.batch_size)
         logits = np.concatenate([scorer(batch) for batch in batches.as_numpy_iterator()])
