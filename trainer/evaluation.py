@@ -19,7 +19,8 @@
 A level is `slice` or `study`: a study's label is the largest of its slices', and so is its
 probability. A model is `prior` (the train split's label priors), `base`, `lstm`, `base_calibrated`
 or `lstm_calibrated`; those that were not judged are absent. A calibrated model is tempered by
-halves of the patients, each with the temperature fitted on the other (`calibration.temper_across`).
+halves of the patients, each with the temperature fitted on the other (`calibration.temper_across`);
+slices of the two are ranked as they come, so ROC AUC and average precision change a little too.
 
     figures              {weighted_log_loss, subtypes: {subtype: {log_loss, roc_auc,
                           average_precision, expected_calibration_error, reliability}}}

@@ -70,12 +70,12 @@ def _weighted_lines(report: dict[str, Any]) -> list[str]:
         title = pair.replace("_calibrated", "") + (" calibrated" if "_calibrated" in pair else "")
         rows[title] = [comparisons[level][pair]["ratio"] for level in LEVELS]
     lines = [
-        f"{'weighted log loss':<{_NAME_WIDTH + 2}}"
+        f"{'weighted log loss':<{_NAME_WIDTH + 4}}"
         + "".join(f"{_LEVEL_TITLES[n]:<32}" for n in LEVELS)
     ]
     for name, estimates in rows.items():
         cells = "".join(f"{_with_interval(estimate):<32}" for estimate in estimates)
-        lines.append(f"  {name:<{_NAME_WIDTH}}{cells}")
+        lines.append(f"  {name:<{_NAME_WIDTH + 2}}{cells}")
     return [line.rstrip() for line in lines]
 
 
