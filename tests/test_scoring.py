@@ -139,6 +139,21 @@ def test_a_base_model_is_judged_from_its_embeddings(tmp_path: Path) -> None:
         assert predictions.base[row] == pytest.approx(metrics.sigmoid(logits))
 
 
+def test_a_model_that_has_diverged_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverged(image_id: str) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros(8), np.full(6, np.nan)
+
+    monkeypatch.setattr(embedding_data, "embedding_of", diverged)
+    series = [embedding_data.make_items("p", 3)]
+    embedding_data.write_embeddings(tmp_path, "validation", series)
+    found = embedding_data.make_experiment(tmp_path, experiment.BASE)
+    folders = scoring.read_members(str(tmp_path), found, "validation")
+    with pytest.raises(UserError, match=r"base1_\S+: probabilities that are no numbers"):
+        scoring.predict_split(found, folders)
+
+
 def test_missing_and_unlabelled_shards_are_named(tmp_path: Path) -> None:
     found = embedding_data.make_experiment(tmp_path, experiment.BASE)
     with pytest.raises(UserError, match=r"run python -m \S*extract_embeddings --model_id base1"):

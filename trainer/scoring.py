@@ -81,13 +81,20 @@ def predict_split(found: Experiment, folders: Sequence[ShardFolder]) -> Predicti
 
     Raises:
         UserError: the model is not trained to the end, sequences are longer or shorter than those
-            it was trained on, or members' slices are not the same.
+            it was trained on, members' slices are not the same, or a probability is no number.
     """
     if found.kind == experiment.BASE:
         members = [_base_predictions(folder) for folder in folders]
     else:
         members = _sequence_predictions(found, folders)
-    return mean_of_members(members, [folder.folder for folder in folders])
+    predictions = mean_of_members(members, [folder.folder for folder in folders])
+    for values in (predictions.base, predictions.lstm):
+        require(
+            values is None or bool(np.isfinite(values).all()),
+            f"{found.folder}: probabilities that are no numbers: its training or that of its base "
+            "model has diverged; train again with a smaller lr",
+        )
+    return predictions
 
 
 def mean_of_members(members: Sequence[Predictions], names: Sequence[str]) -> Predictions:
