@@ -5,18 +5,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from beam_pipelines import options, shards, storage
-from beam_pipelines.errors import UserError
+from beam_pipelines.errors import UserError, require
 from beam_pipelines.examples import HOW_TO_MAKE
 from beam_pipelines.layout import SPLITS, DataLayout
 from beam_pipelines.metadata import read_metadata_manifest
 from beam_pipelines.quarantine import read_quarantine
-from trainer.experiment import LSTM, find_experiment
+from trainer.evaluate import OUTPUT
+from trainer.evaluation import FORMAT_VERSION, PRIOR, SLICE, WEIGHTED
+from trainer.experiment import BASE, LSTM, find_experiment
 
 _DESCRIPTION = """\
 Prints what a run has made of an archive: slices in, written and quarantined; the validation losses
 of the prior baseline, the base model and the sequence model; where the predictions are.
 """
-_MODELS = {"prior": "prior baseline", "base": "base model", "lstm": "sequence model"}
+_MODELS = {PRIOR: "prior baseline", BASE: "base model", LSTM: "sequence model"}
 
 
 def slice_lines(layout: DataLayout) -> list[str]:
@@ -41,21 +43,43 @@ def slice_lines(layout: DataLayout) -> list[str]:
     return lines
 
 
+def weighted_losses(evaluation: dict[str, Any]) -> list[float]:
+    """The weighted log loss over slices of each model of _MODELS."""
+    return [evaluation["models"][name][SLICE][WEIGHTED]["value"] for name in _MODELS]
+
+
 def loss_lines(evaluation: dict[str, Any]) -> list[str]:
     """The validation losses side by side."""
-    losses = evaluation["losses"]
     return [
         f"validation      weighted log loss on {evaluation['num_slices']} slices of "
         f"{evaluation['num_patients']} patients never trained on",
         "  " + "".join(f"{title:>18}" for title in _MODELS.values()),
-        "  " + "".join(f"{losses[name]['weighted_log_loss']:>18.4f}" for name in _MODELS),
+        "  " + "".join(f"{loss:>18.4f}" for loss in weighted_losses(evaluation)),
     ]
 
 
 def losses_fall(evaluation: dict[str, Any]) -> bool:
     """Whether each model is better than the one before it."""
-    prior, base, lstm = (evaluation["losses"][name]["weighted_log_loss"] for name in _MODELS)
+    prior, base, lstm = weighted_losses(evaluation)
     return prior > base > lstm
+
+
+def read_evaluation(path: str) -> dict[str, Any]:
+    """What trainer.evaluate has written.
+
+    Raises:
+        UserError: there is no such file, or another version has written it.
+    """
+    try:
+        evaluation = storage.read_json(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run python -m trainer.evaluate first") from None
+    found = evaluation.get("format_version", 1)
+    require(
+        found == FORMAT_VERSION,
+        f"{path}: of format {found}, not {FORMAT_VERSION}; run python -m trainer.evaluate again",
+    )
+    return evaluation
 
 
 def run(argv: Sequence[str] | None = None) -> None:
@@ -71,12 +95,7 @@ def run(argv: Sequence[str] | None = None) -> None:
     args = options.parse_all(parser, argv)
     layout = DataLayout(args.data_dir)
     experiment = find_experiment(args.data_dir, LSTM, args.model_id)
-    try:
-        evaluation = storage.read_json(experiment.path("evaluation.json"))
-    except FileNotFoundError:
-        raise UserError(
-            f"{experiment.folder}: no evaluation.json; run python -m trainer.evaluate first"
-        ) from None
+    evaluation = read_evaluation(experiment.path(OUTPUT))
     lines = [*slice_lines(layout), *loss_lines(evaluation)]
     if storage.exists(layout.prediction_csv):
         lines.append(f"predictions     {layout.prediction_csv}")

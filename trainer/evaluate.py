@@ -1,117 +1,188 @@
-"""Judges prior baseline, base model and sequence model on the validation split, side by side.
+"""Judges prior baseline, base model and sequence model on a labelled split, side by side.
 
-Reads the validation sequences and the label priors of one base model, writes evaluation.json into
-the sequence experiment and prints a table: weighted log loss (the challenge's metric) and log
-loss of each subtype. No slice of a validation patient took part in fitting anything.
+Reads the split's sequences (with --model_type base, its embeddings) of the models and the label
+priors, writes evaluation.json into the experiment and prints a table of it: weighted log loss (the
+challenge's metric) with bootstrap intervals over patients; log loss, ROC AUC, average precision and
+calibration error of each subtype; of slices and of studies; as the models say it and tempered.
+
+No validation patient took part in fitting the models, but for the choice of the best epoch.
 
     python -m trainer.evaluate --data_dir DATA
+    python -m trainer.evaluate --data_dir OTHER --model_id DATA/experiments/lstm/1767225601_...
 """
 
+import argparse
+import sys
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from beam_pipelines import schema, storage
+from beam_pipelines import shards, storage
 from beam_pipelines.errors import exit_with, require
-from beam_pipelines.tensorflow_setup import load_tensorflow
-from trainer import command, experiment, metrics, shard_files
+from beam_pipelines.layout import LABEL_PRIORS, TRANSFORM
+from trainer import command, experiment, scoring
+from trainer.bootstrap import Bootstrap
+from trainer.evaluation import FORMAT_VERSION, evaluate_predictions
+from trainer.evaluation_table import table
 from trainer.experiment import Experiment
 from trainer.shard_files import ShardFolder
 
-PRIOR = "prior"
-WEIGHTED = "weighted_log_loss"
+VALIDATION, TRAIN = "validation", "train"
+OUTPUT = "evaluation.json"
 
 
 def main() -> None:
     """Parses flags, judges and prints the table."""
+    flags = _parser().parse_args()
+    require(
+        flags.bootstrap >= 0, f"--bootstrap: received {flags.bootstrap}; give a number, at least 0"
+    )
+    found = experiment.find_experiment(flags.data_dir, flags.model_type, flags.model_id)
+    report, path = evaluate(
+        flags.data_dir, found, flags.split, Bootstrap(flags.bootstrap), flags.base_model_id
+    )
+    print(table(report))
+    print(f"\nwrote {path}")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = command.make_parser("trainer.evaluate", __doc__)
     parser.add_argument(
-        "--base_model_id",
-        help="the base experiment (default: the one that the sequence model was trained on)",
+        "--model_type",
+        choices=(experiment.LSTM, experiment.BASE),
+        default=experiment.LSTM,
+        help="lstm: the sequence model and its base model; base: the base model alone, from its "
+        "embeddings (default: %(default)s)",
     )
     parser.add_argument(
         "--model_id",
-        help="the sequence experiment, an id or a folder (default: the only one there is)",
+        help="the experiment, an id or a folder, also in another data root (default: the only one "
+        "there is)",
     )
-    flags = parser.parse_args()
-    found = experiment.find_experiment(flags.data_dir, experiment.LSTM, flags.model_id)
-    print(table(evaluate(flags.data_dir, found, flags.base_model_id)))
+    parser.add_argument(
+        "--base_model_id",
+        help="only a check: the base experiment that the sequence model was trained on",
+    )
+    parser.add_argument(
+        "--split",
+        choices=(VALIDATION, TRAIN),
+        default=VALIDATION,
+        help="which split; train is for another data root, whose patients the models have never "
+        "seen (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--bootstrap",
+        type=int,
+        default=Bootstrap().resamples,
+        metavar="RESAMPLES",
+        help="resamples of patients for 95%% intervals; 0: none (default: %(default)s)",
+    )
+    return parser
 
 
-def evaluate(data_dir: str, found: Experiment, base_model_id: str | None = None) -> dict[str, Any]:
-    """Judges the three models and writes `evaluation.json` into the sequence experiment.
+def evaluate(
+    data_dir: str,
+    found: Experiment,
+    split: str = VALIDATION,
+    bootstrap: Bootstrap | None = None,
+    base_model_id: str | None = None,
+) -> tuple[dict[str, Any], str]:
+    """Judges the models and writes the report into the experiment.
 
     Args:
-        data_dir: the data root whose validation split to judge on.
-        found: the sequence experiment.
+        data_dir: the data root whose split to judge on; no other split is read.
+        found: the experiment, `lstm` or `base`.
+        split: `validation` or `train`.
+        bootstrap: how to make intervals; None for the defaults.
         base_model_id: a check; the base model is the one that the experiment was trained on.
 
     Returns:
-        What it wrote: ids, counts, and `losses[model][name]` for the models prior, base and lstm.
+        The report, whose entries trainer/evaluation.py describes, and where it is.
 
     Raises:
-        UserError: the sequences are missing, or are another base model's.
+        UserError: shards are missing, another base model's, or those that the model was trained on.
     """
-    trained_on = found.record()["base_model_id"]
+    members = scoring.member_ids(found)
     require(
-        base_model_id in (None, trained_on),
+        base_model_id is None or base_model_id in members,
         f"base_model_id: received {base_model_id!r}, but {found.folder} was trained on the "
-        f"embeddings of {trained_on}; leave the flag out or give another --model_id",
+        f"embeddings of {', '.join(members)}; leave the flag out or give another --model_id",
     )
-    splits = shard_files.read_sequences(data_dir, trained_on)
-    priors = found.base_experiment().label_priors()
-    labels, probabilities = _predict(found, splits.validation, priors)
+    folders = scoring.read_members(data_dir, found, split)
+    _refuse_training_data(data_dir, found, split, folders)
+    priors = _label_priors(found)
+    predictions = scoring.predict_split(found, folders)
     report = {
-        "base_model_id": trained_on,
+        "format_version": FORMAT_VERSION,
+        "model_type": found.kind,
         "model_id": found.model_id,
-        "split": "validation",
-        "data_fingerprint": splits.validation.fingerprint,
-        "num_patients": splits.validation.num_patients,
-        "num_slices": len(labels),
-        "losses": {name: losses_of(labels, values) for name, values in probabilities.items()},
+        "base_model_ids": members,
+        "split": split,
+        "data_fingerprint": _fingerprint(folders),
+        **evaluate_predictions(predictions, priors, bootstrap or Bootstrap()),
     }
-    storage.write_json(found.path("evaluation.json"), report)
-    return report
+    path = found.path(_file_name(data_dir, found, split, report["data_fingerprint"]))
+    storage.write_json(path, report)
+    return report, path
 
 
-def _predict(
-    found: Experiment, folder: ShardFolder, priors: dict[str, float]
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Labels of the labelled slices and each model's probabilities, all (num_slices, 6)."""
-    load_tensorflow()
-    from trainer import inference, input_pipeline, judging
-
-    scorer = inference.load_sequence(found)
-    slices = judging.SequenceSlices(folder)
-    batches = input_pipeline.evaluation_sequences(folder, scorer.batch_size)
-    logits = np.concatenate([scorer(batch) for batch in batches.as_numpy_iterator()])
-    labels, base = slices.by_image(metrics.sigmoid(slices.base_logits))
-    _, sequence = slices.by_image(metrics.sigmoid(logits))
-    prior = np.array([priors[name] for name in schema.SUBTYPES])
-    return labels, {
-        PRIOR: np.broadcast_to(prior, labels.shape),
-        experiment.BASE: base,
-        experiment.LSTM: sequence,
-    }
+def _fingerprint(folders: Sequence[ShardFolder]) -> str:
+    """Of the shards of all members."""
+    found = [folder.fingerprint for folder in folders]
+    return found[0] if len(found) == 1 else shards.fingerprint(found)
 
 
-def losses_of(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Weighted log loss and log loss of each subtype."""
-    weighted = metrics.weighted_log_loss(labels, probabilities)
-    return {WEIGHTED: weighted, **metrics.log_losses(labels, probabilities)}
+def _in_data_root(data_dir: str, found: Experiment) -> bool:
+    """Whether an experiment is of this data root, and so was trained on it."""
+
+    def absolute(path: str) -> str:
+        return storage.filesystem(path)[1].rstrip("/")
+
+    parent = found.folder.rstrip("/").rsplit("/", 1)[0]
+    return absolute(parent) == absolute(experiment.experiments_folder(data_dir, found.kind))
 
 
-def table(report: dict[str, Any]) -> str:
-    """The report for people: a line for each loss, a column for each model."""
-    losses = report["losses"]
-    lines = [
-        f"validation: {report['num_slices']} slices of {report['num_patients']} patients",
-        f"{'log loss':<18}" + "".join(f"{name:>10}" for name in losses),
-    ]
-    for row in (WEIGHTED, *schema.SUBTYPES):
-        values = "".join(f"{losses[name][row]:>10.4f}" for name in losses)
-        lines.append(f"{row.removesuffix('_log_loss'):<18}{values}")
-    return "\n".join(lines)
+def _refuse_training_data(
+    data_dir: str, found: Experiment, split: str, folders: Sequence[ShardFolder]
+) -> None:
+    """Refuses the data that the model was trained on, also where they are a copy.
+
+    Refused rather than marked: who reads evaluation.json or a table copied from it takes its
+    figures for those of unseen patients.
+
+    Raises:
+        UserError: the split is the train split of the experiment's data root, or has the
+            fingerprint of what it was trained on.
+    """
+    trained_on = found.record()["data_fingerprints"][TRAIN]
+    seen = {_fingerprint(folders)}
+    for folder in folders:
+        # Embeddings say which examples they are of; a base model was trained on examples.
+        seen |= {folder.fingerprint, folder.settings.get("examples_fingerprint", "")}
+    require(
+        trained_on not in seen and not (split == TRAIN and _in_data_root(data_dir, found)),
+        f"{folders[0].folder}: {found.folder} was trained on these patients, so their figures say "
+        f"nothing of others; give --split {VALIDATION} or the --data_dir of other patients",
+    )
+
+
+def _label_priors(found: Experiment) -> dict[str, float] | None:
+    """The train split's priors; None, with a warning, where a base model has none yet.
+
+    Fitting them takes the embeddings of the whole train split, which judging a base model does not.
+    """
+    base = found if found.kind == experiment.BASE else found.base_experiment()
+    path = base.path(TRANSFORM, LABEL_PRIORS)
+    if found.kind == experiment.BASE and not storage.exists(path):
+        print(f"warning: {path}: no such file; no prior baseline", file=sys.stderr)
+        return None
+    return base.label_priors()
+
+
+def _file_name(data_dir: str, found: Experiment, split: str, fingerprint: str) -> str:
+    """Figures on other data do not replace those on the experiment's own validation split."""
+    if split == VALIDATION and _in_data_root(data_dir, found):
+        return OUTPUT
+    return f"evaluation-{split}-{fingerprint[:8]}.json"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ metric would average batches, of which the last is padded, and could not average
 see a slice twice.
 """
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,14 @@ class SliceJudge:
         self._labels = np.array([label for label in labels if label is not None])
         self._dataset = input_pipeline.evaluation_images(folder, image_size, batch_size)
 
+    def predict(self, model: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and probabilities, each of shape (num_slices, 6), of the labelled slices."""
+        logits = model.predict(self._dataset, verbose=0)[self._rows]
+        return self._labels, metrics.sigmoid(logits)
+
     def __call__(self, model: Any) -> dict[str, float]:
         """The validation losses by name."""
-        logits = model.predict(self._dataset, verbose=0)[self._rows]
-        loss = metrics.weighted_log_loss(self._labels, metrics.sigmoid(logits))
-        return {WEIGHTED_LOG_LOSS: loss}
+        return {WEIGHTED_LOG_LOSS: metrics.weighted_log_loss(*self.predict(model))}
 
 
 class SequenceJudge:
@@ -39,26 +43,48 @@ class SequenceJudge:
         self._slices = SequenceSlices(folder)
         self._dataset = input_pipeline.evaluation_sequences(folder, batch_size)
 
+    def predict(self, model: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and probabilities, each of shape (num_slices, 6), of each labelled slice once."""
+        logits = model.predict(self._dataset, verbose=0)
+        return self._slices.by_image(metrics.sigmoid(logits))
+
     def __call__(self, model: Any) -> dict[str, float]:
         """The validation losses by name."""
-        logits = model.predict(self._dataset, verbose=0)
-        labels, probabilities = self._slices.by_image(metrics.sigmoid(logits))
-        return {WEIGHTED_LOG_LOSS: metrics.weighted_log_loss(labels, probabilities)}
+        return {WEIGHTED_LOG_LOSS: metrics.weighted_log_loss(*self.predict(model))}
 
 
 class SequenceSlices:
     """Where the labelled slices of a folder of sequences are.
 
+    Each slice is there once, in the order in which slices come first in the files.
+
     Attributes:
         base_logits: the base model's, float32 of shape (num_sequences, max_to_keep, 6).
+        labels: 0 or 1, float32 of shape (num_slices, 6).
+        image_ids: of each slice, texts of shape (num_slices,).
+        patient_ids: of the same shape.
+        study_instance_uids: of the same shape.
     """
 
     def __init__(self, folder: ShardFolder) -> None:
         sequences = [_without_embeddings(record) for record in folder.records()]
-        self.base_logits = np.stack([logits for _, _, _, logits in sequences])
-        self._known = np.stack([mask & (labels[:, 0] >= 0) for _, mask, labels, _ in sequences])
-        self._labels = np.stack([labels for _, _, labels, _ in sequences])[self._known]
-        self._image_ids = np.array([ids for ids, _, _, _ in sequences])[self._known].tolist()
+        self.base_logits = np.stack([sequence.logits for sequence in sequences])
+        labels = np.stack([_labels_of(sequence) for sequence in sequences])
+        mask = np.stack([sequence.mask for sequence in sequences]).astype(bool)
+        self._known = mask & (labels[..., 0] >= 0)
+        # Which sequence a labelled place is in, and its row among the slices.
+        of_place = np.nonzero(self._known)[0]
+        ids = np.array([sequence.image_ids for sequence in sequences])[self._known]
+        _, first, found = np.unique(ids, return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        self._rows = np.argsort(order)[found]
+        first = first[order]
+        self.labels = labels[self._known][first]
+        self.image_ids = ids[first]
+        self.patient_ids = np.array([s.patient_id for s in sequences])[of_place][first]
+        self.study_instance_uids = np.array([s.study_instance_uid for s in sequences])[of_place][
+            first
+        ]
 
     def by_image(self, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Labels and mean probabilities, each of shape (num_slices, 6), of each slice once.
@@ -67,18 +93,26 @@ class SequenceSlices:
             probabilities: of shape (num_sequences or more, max_to_keep, 6), in file order.
         """
         known = probabilities[: len(self._known)][self._known]
-        labels = metrics.mean_by_image(self._image_ids, self._labels)
-        means = metrics.mean_by_image(self._image_ids, known)
-        return np.stack(list(labels.values())), np.stack(list(means.values()))
+        sums = np.stack([np.bincount(self._rows, column) for column in known.T], axis=1)
+        return self.labels, sums / np.bincount(self._rows)[:, np.newaxis]
 
 
-def _without_embeddings(
-    record: bytes,
-) -> tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndarray]:
-    """Image ids, mask, labels (-1 where unknown) and logits; lets go of the embeddings' memory."""
+def _without_embeddings(record: bytes) -> schema.Sequence:
+    """A sequence of which nothing holds on to the embeddings' memory."""
     sequence = schema.decode_sequence(record)
-    labels = sequence.labels
-    if labels is None:
-        labels = np.full((len(sequence.mask), schema.NUM_LABELS), input_pipeline.NO_LABEL)
-    mask = sequence.mask.astype(bool)
-    return sequence.image_ids, mask, np.array(labels, np.float32), np.array(sequence.logits)
+    nothing = np.empty(0, np.float32)
+    return dataclasses.replace(
+        sequence,
+        embeddings=nothing,
+        slice_features=nothing,
+        logits=np.array(sequence.logits),
+        labels=None if sequence.labels is None else np.array(sequence.labels),
+        mask=np.array(sequence.mask),
+    )
+
+
+def _labels_of(sequence: schema.Sequence) -> np.ndarray:
+    """Labels, float32 (max_to_keep, 6), NO_LABEL where the whole series has none."""
+    if sequence.labels is not None:
+        return sequence.labels
+    return np.full((len(sequence.mask), schema.NUM_LABELS), input_pipeline.NO_LABEL, np.float32)

@@ -19,6 +19,25 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     return np.where(wide >= 0, 1 / (1 + small), small / (1 + small))
 
 
+def clip(probabilities: np.ndarray) -> np.ndarray:
+    """Probabilities kept EPSILON away from 0 and 1, float64 of the same shape."""
+    return np.clip(np.asarray(probabilities, np.float64), EPSILON, 1 - EPSILON)
+
+
+def slice_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """The log loss of each label.
+
+    Args:
+        labels: 0 or 1, of shape (num_slices, 6).
+        probabilities: float of the same shape.
+
+    Returns:
+        float64 of the same shape.
+    """
+    clipped = clip(probabilities)
+    return -np.where(np.asarray(labels) > 0.5, np.log(clipped), np.log1p(-clipped))
+
+
 def log_losses(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     """Mean log loss of each subtype.
 
@@ -29,8 +48,7 @@ def log_losses(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float
     Returns:
         The log loss by subtype.
     """
-    clipped = np.clip(np.asarray(probabilities, np.float64), EPSILON, 1 - EPSILON)
-    losses = -np.where(np.asarray(labels) > 0.5, np.log(clipped), np.log1p(-clipped))
+    losses = slice_losses(labels, probabilities)
     return {name: float(v) for name, v in zip(schema.SUBTYPES, losses.mean(0), strict=True)}
 
 
