@@ -66,9 +66,9 @@ def find_head(stored: np.ndarray, rescale: Rescale) -> Box | None:
 
 
 def _between_samples(box: Box, step: int, shape: tuple[int, ...]) -> Box:
-    """A box of every `step`th pixel as one of all: the head may end anywhere before the next."""
-    top, left = (max(0, (start - 1) * step + 1) for start in box[:2])
-    bottom, right = (min(end * step, size) for end, size in zip(box[2:], shape, strict=True))
+    """A box of every `step`th pixel as one of all: up to the next pixel that was looked at."""
+    top, left = (max(0, (start - 1) * step) for start in box[:2])
+    bottom, right = (min(end * step + 1, size) for end, size in zip(box[2:], shape, strict=True))
     return Box(top, left, bottom, right)
 
 
