@@ -57,7 +57,9 @@ def shrink(stored: np.ndarray, packed: np.ndarray, size: int) -> np.ndarray:
     """
     if not can_shrink(stored.shape, size):
         raise ValueError(f"cannot shrink {stored.shape} to {size}; see can_shrink")
-    bits = stored.view(np.uint16)
+    bits = np.ascontiguousarray(stored).view(np.uint16)
+    # Files come as bytes that cannot be written, crops as copies that can: one type, compiled once.
+    bits.flags.writeable = False
     image = np.empty((size, size, _CHANNELS), np.uint8)
     if len(bits) == 2 * size:
         _halve(bits, packed, image)

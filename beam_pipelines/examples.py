@@ -1,46 +1,26 @@
-"""Slices to example records, a shard at a time: each slice decoded, windowed and encoded."""
+"""Slices to example records, a shard at a time, with a receipt each."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import IO
 
 import numpy as np
 
-from beam_pipelines import images, schema, shards, tfrecord
-from beam_pipelines.archive import Archive, open_archive
-from beam_pipelines.dicom import BadSliceError
+from beam_pipelines import schema, shards, tfrecord
+from beam_pipelines.archive import open_archive
 from beam_pipelines.label_table import LabelTable, empty_table, read_label_table
 from beam_pipelines.layout import SPLITS, DataLayout, shard_name
-from beam_pipelines.member import BadMemberError
-from beam_pipelines.pixels import read_stored
 from beam_pipelines.progress import Advance, no_progress
 from beam_pipelines.quarantine import BadSlice, settle
-from beam_pipelines.rendering import Renderer
-from beam_pipelines.series import ShardKey, group_series, order_series
+from beam_pipelines.series import ShardKey, group_series
+from beam_pipelines.series_images import SeriesEncoder
 from beam_pipelines.slice_references import SliceReference, parse_references, unpack_rows
 from configs import ExamplesConfig
 from configs.loader import to_mapping
 
 STAGE = "build_examples"
 HOW_TO_MAKE = "python -m beam_pipelines.build_examples"
-
-
-class SliceEncoder:
-    """Turns a DICOM file into an encoded image; safe to share between threads."""
-
-    def __init__(self, config: ExamplesConfig) -> None:
-        self._config = config
-        self._render = Renderer(config.windows, config.image_size)
-
-    def __call__(self, data: bytes) -> bytes:
-        """Decodes, windows, pads to a square, resizes and encodes.
-
-        Raises:
-            BadSliceError: the slice cannot be decoded.
-        """
-        image = self._render(*read_stored(data))
-        return images.encode(image, self._config.image_format, self._config.jpeg_quality)
 
 
 @dataclass
@@ -60,14 +40,12 @@ class ExampleBuilder:
     config: ExamplesConfig
     num_shards: dict[str, int]
     labels_csv: str | None
-    _archive: Archive | None = field(default=None, repr=False)
-    _encoder: SliceEncoder | None = field(default=None, repr=False)
+    _encoder: SeriesEncoder | None = field(default=None, repr=False)
     _labels: LabelTable | None = field(default=None, repr=False)
 
     def setup(self) -> None:
         """Opens the archive, reads the labels and makes the window tables."""
-        self._archive = open_archive(self.archive_path)
-        self._encoder = SliceEncoder(self.config)
+        self._encoder = SeriesEncoder(open_archive(self.archive_path), self.config)
         self._labels = read_label_table(self.labels_csv) if self.labels_csv else empty_table()
 
     def build(
@@ -101,43 +79,18 @@ class ExampleBuilder:
         series: list[list[SliceReference]],
         advance: Advance,
     ) -> shards.Receipt:
+        assert self._encoder is not None, "setup comes first"
         summary = _Summary(split)
+        width = self.config.image_size
+        height = width * len(self.config.channel_windows) // 3
         for references in series:
             written, num_bad = summary.num_slices, len(summary.quarantined)
-            for record, item in self._encode_series(references, summary.quarantined):
+            for item, image in self._encoder(references, summary.reject):
+                record = schema.encode_example(item, image, self.config.image_format, height, width)
                 tfrecord.write_record(file, record)
                 summary.add(item)
             advance(summary.num_slices - written, len(summary.quarantined) - num_bad)
         return summary.receipt(slices_in=sum(map(len, series)))
-
-    def _encode_series(
-        self, references: Sequence[SliceReference], quarantined: list[BadSlice]
-    ) -> Iterable[tuple[bytes, schema.Slice]]:
-        """The records of a series, in order; what cannot be decoded is added to `quarantined`."""
-        encoded = {}
-        for reference in references:
-            try:
-                encoded[reference.member] = self._encode(reference)
-            except (BadMemberError, BadSliceError) as error:
-                quarantined.append(_bad_slice(reference, str(error)))
-        usable = [r for r in references if r.member in encoded]
-        try:
-            ordered = order_series(usable)
-        except ValueError as error:
-            quarantined.extend(_bad_slice(r, str(error)) for r in usable)
-            return
-        size = self.config.image_size
-        for reference, item in ordered:
-            image = encoded[reference.member]
-            yield schema.encode_example(item, image, self.config.image_format, size, size), item
-
-    def _encode(self, reference: SliceReference) -> bytes:
-        assert self._archive is not None and self._encoder is not None, "setup comes first"
-        return self._encoder(self._archive.read(reference.member))
-
-
-def _bad_slice(reference: SliceReference, reason: str) -> BadSlice:
-    return BadSlice(reference.member.name, reference.image_id, reference.subset, STAGE, reason)
 
 
 @dataclass
@@ -159,6 +112,10 @@ class _Summary:
         if item.label is not None:
             self.num_labelled += 1
             self.label_counts += np.array(item.label)
+
+    def reject(self, reference: SliceReference, reason: str) -> None:
+        r = reference
+        self.quarantined.append(BadSlice(r.member.name, r.image_id, r.subset, STAGE, reason))
 
     def receipt(self, slices_in: int) -> shards.Receipt:
         return {

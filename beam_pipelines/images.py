@@ -1,10 +1,15 @@
 """Windowed slices to encoded square images of one size."""
 
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
 import cv2
 import numpy as np
 
 # cv2 would start a thread a core for each call; the pipelines run one worker a core already.
 cv2.setNumThreads(1)
+
+T = TypeVar("T")
 
 
 def to_square(image: np.ndarray) -> np.ndarray:
@@ -36,6 +41,49 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
         return image
     method = cv2.INTER_AREA if image.shape[0] > size else cv2.INTER_LINEAR
     return cv2.resize(image, (size, size), interpolation=method)
+
+
+def with_neighbours(items: Iterable[T]) -> Iterator[tuple[T, T, T]]:
+    """Each item between the one before and the one after; holds three at a time.
+
+    At the ends the item itself stands in for the one that is missing: 1, 2 gives (1, 1, 2) and
+    (1, 2, 2).
+    """
+    iterator = iter(items)
+    try:
+        before = item = next(iterator)
+    except StopIteration:
+        return
+    for after in iterator:
+        yield before, item, after
+        before, item = item, after
+    yield before, item, item
+
+
+def compose(channels: str, below: np.ndarray, image: np.ndarray, above: np.ndarray) -> np.ndarray:
+    """The image that is stored of a slice.
+
+    Args:
+        channels: windows, neighbours or both; see `ExamplesConfig.channels`.
+        below: uint8 (size, size, 3), the slice below in three windows.
+        image: the slice itself, alike.
+        above: the slice above, alike.
+
+    Returns:
+        uint8 (size, size, 3); for both (2 * size, size, 3), the windows above the neighbours, which
+        `schema.parse_examples` puts behind one another.
+
+    Raises:
+        ValueError: other channels.
+    """
+    if channels == "windows":
+        return image
+    neighbours = np.stack([plane[..., 0] for plane in (below, image, above)], axis=2)
+    if channels == "neighbours":
+        return neighbours
+    if channels == "both":
+        return np.concatenate([image, neighbours])
+    raise ValueError(f"channels {channels!r}: give windows, neighbours or both")
 
 
 def encode(image: np.ndarray, image_format: str, jpeg_quality: int = 95) -> bytes:

@@ -19,12 +19,13 @@ from synthetic import (
     write_zip,
 )
 
-from beam_pipelines import extract_metadata, process_labels, schema, tfrecord
+from beam_pipelines import extract_metadata, images, process_labels, schema, tfrecord
 from beam_pipelines.build_examples import num_shards, run
 from beam_pipelines.errors import UserError
 from beam_pipelines.layout import SPLITS, DataLayout
-from beam_pipelines.pixels import decode_hounsfield
+from beam_pipelines.pixels import decode_hounsfield, read_stored
 from beam_pipelines.quarantine import read_quarantine
+from beam_pipelines.rendering import Renderer
 from beam_pipelines.splits import split_of
 from beam_pipelines.windowing import Windowing
 from configs import ExamplesConfig
@@ -149,6 +150,106 @@ def test_images_are_the_windowed_slices(built: Path):
             assert features[schema.IMAGE_HEIGHT] == features[schema.IMAGE_WIDTH] == [40]
 
 
+def test_by_default_a_record_is_the_slice_in_three_windows_and_no_more(archive: Path, copy: Path):
+    """Byte for byte: neighbours and crop have changed nothing for those who do not ask for them."""
+    data = {s.image_id: s.data for s in make_slices()}
+    render = Renderer(DEFAULT_WINDOWS, 40)
+    build(archive, copy, "--image_format=jpeg")
+    for path in copy.glob("*/*.tfrecord"):
+        with path.open("rb") as file:
+            for _, record in tfrecord.read_records(file, str(path)):
+                item, _ = schema.decode_slice(record)
+                encoded = images.encode(render(*read_stored(data[item.image_id])), "jpeg", 95)
+                assert record == schema.encode_example(item, encoded, "jpeg", 40, 40)
+
+
+def pixels(data_dir: Path, num_channels: int = 3) -> dict[str, list[np.ndarray]]:
+    """The images of each series in their stored order, as models see them."""
+    series: dict[str, list[np.ndarray]] = {}
+    for path in sorted(data_dir.glob("*/*.tfrecord")):
+        with path.open("rb") as file:
+            stored = [data for _, data in tfrecord.read_records(file, str(path))]
+        if stored:
+            found = schema.parse_examples(stored, 40, num_channels)["images"].numpy()
+            for record, image in zip(stored, found, strict=True):
+                uid = schema.decode_slice(record)[0].series_instance_uid
+                series.setdefault(uid, []).append(image)
+    return series
+
+
+def assert_neighbours(windows: list[np.ndarray], neighbours: list[np.ndarray]) -> None:
+    """Each channel is the brain window of the slice below, the slice and the slice above."""
+    brain = [image[..., 0] for image in windows]
+    below, above = [brain[0], *brain[:-1]], [*brain[1:], brain[-1]]
+    np.testing.assert_array_equal(neighbours, np.stack([below, brain, above], axis=-1))
+
+
+def test_neighbours_are_the_slices_next_in_the_stored_order(archive: Path, built: Path, copy: Path):
+    build(archive, copy, "--channels=neighbours")
+    expected, found = pixels(built), pixels(copy)
+    assert found.keys() == expected.keys()
+    assert min(map(len, found.values())) == 2
+    for uid, windows in expected.items():
+        assert_neighbours(windows, found[uid])
+    assert manifest(copy, "train")["settings"]["channels"] == "neighbours"
+
+
+def test_six_channels_are_windows_then_neighbours(archive: Path, built: Path, copy: Path):
+    build(archive, copy, "--channels=both")
+    expected, found = pixels(built), pixels(copy, 6)
+    assert found.keys() == expected.keys()
+    for uid, windows in expected.items():
+        np.testing.assert_array_equal([image[..., :3] for image in found[uid]], windows)
+        assert_neighbours(windows, [image[..., 3:] for image in found[uid]])
+    for path in copy.glob("*/*.tfrecord"):
+        for _, features in records(path):
+            assert features[schema.IMAGE_HEIGHT] == [80]
+            assert features[schema.IMAGE_WIDTH] == [40]
+
+
+def test_a_quarantined_slice_is_no_neighbour_and_one_slice_has_none(tmp_path: Path):
+    slices = make_series("ID_train1", 5) + make_series("ID_train2", 1)
+    files = archive_files(slices)
+    files[slices[1].name] = files[slices[1].name][:-1]
+    files[slices[4].name] = files[slices[4].name][:-1]
+    archive, data_dir = write_zip(tmp_path / "a.zip", files), tmp_path / "data"
+    build_all(archive, data_dir, "--max_bad_fraction=1")
+    windows = pixels(data_dir)
+    build(archive, data_dir, "--max_bad_fraction=1", "--channels=neighbours")
+    neighbours = pixels(data_dir)
+    assert sorted(map(len, neighbours.values())) == [1, 3]
+    for uid in windows:
+        assert_neighbours(windows[uid], neighbours[uid])
+
+
+def with_head(data: bytes, row: int) -> bytes:
+    """The slice with a head of radius 7 over a table, in air, in place of its pixels."""
+    stored = np.full((32, 40), 24, np.int16)
+    rows, columns = np.ogrid[:32, :40]
+    stored[(rows - row) ** 2 + (columns - 18) ** 2 <= 49] = 1064
+    stored[30] = 1100
+    return data[: -stored.nbytes] + stored.tobytes()
+
+
+@pytest.mark.parametrize("channels", ["windows", "neighbours"])
+def test_a_series_is_cropped_to_its_heads(tmp_path: Path, channels: str):
+    slices = make_series("ID_train1", 4)
+    heads = {s.name: with_head(s.data, 12 + i) for i, s in enumerate(slices)}
+    archive = write_zip(tmp_path / "a.zip", {**archive_files(slices), **heads})
+    build_all(archive, tmp_path / "data", "--crop=head", f"--channels={channels}")
+    (found,) = pixels(tmp_path / "data").values()
+    # Rows 5 to 22 and columns 11 to 25, a pixel more each way, and a margin of one.
+    part = (slice(3, 25), slice(7, 29))
+    render = Renderer(DEFAULT_WINDOWS, 40)
+    stored = (read_stored(data) for data in heads.values())
+    windows = [render(values[part], rescale) for values, rescale in stored]
+    if channels == "windows":
+        np.testing.assert_array_equal(found, windows)
+    else:
+        assert_neighbours(windows, found)
+    assert manifest(tmp_path / "data", "train")["settings"]["crop"] == "head"
+
+
 def test_manifests_count_what_is_there(built: Path):
     for split in SPLITS:
         found = manifest(built, split)
@@ -221,9 +322,10 @@ def test_what_a_killed_run_left_is_finished(archive: Path, built: Path, copy: Pa
     assert not list(copy.rglob("*.tmp-*"))
 
 
-def test_another_setting_rebuilds(archive: Path, copy: Path):
+@pytest.mark.parametrize("flag", ["--image_format=jpeg", "--channels=neighbours", "--crop=head"])
+def test_another_setting_rebuilds(archive: Path, copy: Path, flag: str):
     before, old = times(copy), manifest(copy, "train")["fingerprint"]
-    build(archive, copy, "--image_format=jpeg")
+    build(archive, copy, flag)
     after = times(copy)
     assert not {name for name, time in after.items() if before.get(name) == time}
     assert manifest(copy, "train")["fingerprint"] != old

@@ -1,10 +1,12 @@
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_pipelines.images import encode, resize, to_square
+from beam_pipelines.images import compose, encode, resize, to_square, with_neighbours
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -41,6 +43,41 @@ def test_shrinking_averages_areas():
 @pytest.mark.parametrize("size", [16, 48, 100])
 def test_resize_gives_the_size(size: int):
     assert resize(three_channels(), size).shape == (size, size, 3)
+
+
+@pytest.mark.parametrize(
+    ("items", "expected"),
+    [("", []), ("a", ["aaa"]), ("ab", ["aab", "abb"]), ("abcd", ["aab", "abc", "bcd", "cdd"])],
+)
+def test_items_come_with_their_neighbours(items: str, expected: list[str]):
+    assert ["".join(three) for three in with_neighbours(items)] == expected
+
+
+def test_neighbours_are_taken_one_ahead():
+    taken = []
+
+    def items() -> Iterator[int]:
+        for i in range(9):
+            taken.append(i)
+            yield i
+
+    for _, item, after in with_neighbours(items()):
+        assert taken[-1] == after <= item + 1
+
+
+def test_channels_are_composed():
+    below, image, above = (
+        np.random.default_rng(i).integers(0, 256, (8, 8, 3)).astype("u1") for i in range(3)
+    )
+    assert compose("windows", below, image, above) is image
+    neighbours = compose("neighbours", below, image, above)
+    for channel, item in enumerate((below, image, above)):
+        np.testing.assert_array_equal(neighbours[..., channel], item[..., 0])
+    both = compose("both", below, image, above)
+    np.testing.assert_array_equal(both[:8], image)
+    np.testing.assert_array_equal(both[8:], neighbours)
+    with pytest.raises(ValueError, match="channels 'colours': give windows, neighbours or both"):
+        compose("colours", below, image, above)
 
 
 def test_png_is_lossless_and_keeps_the_channels_order():

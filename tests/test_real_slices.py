@@ -12,9 +12,12 @@ import pydicom
 import pytest
 
 from beam_pipelines import build_examples, extract_metadata, process_labels, schema, tfrecord
+from beam_pipelines.archive import open_archive
+from beam_pipelines.head_box import crop_box, find_head
 from beam_pipelines.layout import SPLITS, DataLayout
-from beam_pipelines.pixels import AIR, decode_hounsfield
+from beam_pipelines.pixels import AIR, decode_hounsfield, read_stored, to_hounsfield
 from beam_pipelines.quarantine import read_quarantine
+from beam_pipelines.series import group_series
 from beam_pipelines.slice_references import read_references
 
 _BESIDE = Path(__file__).parents[2] / "shared" / "real_slices" / "rsna_sample.zip"
@@ -73,6 +76,27 @@ def test_the_train_series_is_labelled(data_dir: Path):
     assert positive["intraparenchymal"] > 0
     assert positive["intraventricular"] > 0
     assert positive["any"] == sum(any(label) for label in labels)
+
+
+def test_heads_are_found_without_what_they_lie_on(data_dir: Path):
+    archive, layout = open_archive(str(SAMPLE)), DataLayout(str(data_dir))
+    sides = {}
+    for subset in ("train", "test"):
+        (series,) = group_series(read_references(layout, subset))
+        slices = [read_stored(archive.read(r.member)) for r in series]
+        heads = [find_head(*s) for s in slices]
+        box = crop_box(heads, {stored.shape for stored, _ in slices})
+        assert box is not None
+        sides[subset] = box.bottom - box.top
+        for head, (stored, rescale) in zip(heads, slices, strict=True):
+            hounsfield = to_hounsfield(stored, rescale)
+            brain = (hounsfield > 0) & (hounsfield < 80)
+            assert box.of(brain).sum() > 0.98 * brain.sum()
+            # The sheet below the test series' head goes from side to side.
+            assert head is None or max(np.subtract(head[2:], head[:2])) < 475
+    # The train series' nose and occiput touch the edges: nothing to crop.
+    assert sides["train"] == 512
+    assert 420 < sides["test"] < 480
 
 
 def test_pixels_are_pydicoms():

@@ -154,6 +154,53 @@ def test_an_image_of_another_size_is_an_error():
 
 
 @both
+def test_six_channels_are_two_images_behind_one_another(run: Any):
+    stored = np.random.default_rng(2).integers(0, 256, (32, 16, 3), dtype=np.uint8)
+    record = schema.encode_example(SLICE, images.encode(stored, "png"), "png", 32, 16)
+    image = run(lambda r: schema.parse_example(r, 16, 6), record)["image"]
+    assert image.shape == (16, 16, 6)
+    np.testing.assert_array_equal(image[..., :3], stored[:16])
+    np.testing.assert_array_equal(image[..., 3:], stored[16:])
+
+
+def test_a_batch_of_six_channels():
+    import tensorflow as tf
+
+    rng = np.random.default_rng(3)
+    stored = rng.integers(0, 256, (3, 32, 16, 3), dtype=np.uint8)
+    records = [
+        schema.encode_example(SLICE, images.encode(image, "png"), "png", 32, 16) for image in stored
+    ]
+    dataset = tf.data.Dataset.from_tensor_slices(records).batch(3)
+    dataset = dataset.map(lambda r: schema.parse_examples(r, 16, 6))
+    assert dataset.element_spec["images"].shape.as_list() == [None, 16, 16, 6]
+    found = next(dataset.as_numpy_iterator())["images"]
+    np.testing.assert_array_equal(found, np.concatenate([stored[:, :16], stored[:, 16:]], -1))
+
+
+@both
+@pytest.mark.parametrize(("height", "num_channels"), [(16, 6), (32, 3)])
+def test_a_height_that_fits_not_the_channels_is_an_error(run: Any, height: int, num_channels: int):
+    import tensorflow as tf
+
+    image = images.encode(np.zeros((height, 16, 3), np.uint8), "png")
+    record = schema.encode_example(SLICE, image, "png", height, 16)
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        run(lambda r: schema.parse_example(r, 16, num_channels), record)
+    message = (
+        f"image/height (x) is not the {48 - height} (y) of image_size 16 and num_channels "
+        f"{num_channels}: the examples were built with another image_size or channels"
+    )
+    assert message in str(error.value)
+    assert f"[{height}]" in str(error.value)
+
+
+def test_another_number_of_channels_is_refused():
+    with pytest.raises(ValueError, match="num_channels is 4: give 3 or 6"):
+        schema.parse_example(b"", 16, 4)
+
+
+@both
 @pytest.mark.parametrize("labels", [True, False])
 def test_parse_sequence(run: Any, labels: bool):
     sequence = make_sequence(labels)
