@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -89,6 +89,14 @@ def fold_in(layout: DataLayout, splits: Iterable[str], experiment: "Experiment")
     train = shards.read_manifest(layout.examples("train"), HOW_TO_MAKE_EXAMPLES)
     trained_on = experiment.record()["data_fingerprints"]["train"]
     return (folds, fold) if train["fingerprint"] == trained_on else (1, 0)
+
+
+def fold_of(settings: dict[str, Any]) -> tuple[int, int]:
+    """Which part of its split embeddings are, as their manifest's settings say: `fold_in`.
+
+    Manifests that were written before there were folds do not say; they are of one model.
+    """
+    return settings.get("folds", 1), settings.get("fold", 0)
 
 
 def file_fingerprint(path: str) -> str:

@@ -9,9 +9,9 @@
     model.keras        there when training has finished
     export/            a SavedModel, with --export
 
-With `folds` above 1 a base model is a group of experiments, its members: group X of three is X-fold0,
-X-fold1 and X-fold2, and "X" stands for all of them. Each has never seen the patients of its own
-fold, and says in its record which group it is of.
+With `folds` above 1 a base model is a group of experiments, its members: group X of three is
+X-fold0, X-fold1 and X-fold2, and "X" stands for all of them. Each has never seen the patients of
+its own fold, and says in its record which group it is of.
 """
 
 import importlib.metadata
@@ -85,6 +85,17 @@ class Experiment:
         """
         record = self.record()
         return (self.config().base.folds, record["fold"]) if "group" in record else (1, 0)
+
+    def members(self) -> "list[Experiment]":
+        """All members of the group that it is one of; itself alone where there is no group.
+
+        Raises:
+            UserError: a member is missing or not trained to the end.
+        """
+        group = self.group
+        if group is None:
+            return [self]
+        return find_base_models("", f"{self.folder.rstrip('/').rsplit('/', 1)[0]}/{group}")
 
     @property
     def exists(self) -> bool:
