@@ -108,8 +108,12 @@ def _build(
     builder = SequenceBuilder(
         layout.data_dir, model_id, fingerprints, transform, trained_on, max_to_keep
     )
+    model_folds, model_fold = experiment.fold()
     settings = {
         "model_id": model_id,
+        # The model's own; `folds` and `fold` say which part of its split a folder holds.
+        "model_folds": model_folds,
+        "model_fold": model_fold,
         "max_to_keep": max_to_keep,
         "slice_features": list(SLICE_FEATURES),
         "num_slice_features": len(SLICE_FEATURES),

@@ -47,6 +47,8 @@ def run(argv: Sequence[str] | None = None) -> None:
 
     experiments = find_base_models(args.data_dir, args.model_id)
     for experiment in experiments:
+        experiment.check_finished()
+    for experiment in experiments:
         for split in args.base_data:
             shards.retract_manifest(layout.embeddings(experiment.model_id, split))
     for experiment in experiments:

@@ -35,6 +35,7 @@ TRAINING = "training"
 FINISHED = "finished"
 PACKAGES = ("ct-hemorrhage", "keras", "numpy", "opencv-python-headless", "tensorflow")
 _RECORD = "experiment.json"
+_FOLD = re.compile(r"-fold\d+$")
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 
 
@@ -106,6 +107,18 @@ class Experiment:
     def finished(self) -> bool:
         """Whether the model is trained."""
         return self.exists and self.record()["status"] == FINISHED
+
+    def check_finished(self) -> None:
+        """Checks that there is a model.
+
+        Raises:
+            UserError: it is not trained to the end.
+        """
+        require(
+            self.finished,
+            f"{self.folder}: training has not finished; start it again with --model_id "
+            f"{self.model_id} and the same settings",
+        )
 
     def label_priors(self) -> dict[str, float]:
         """The label priors that build_sequences has fitted on a base experiment's train split.
@@ -184,6 +197,11 @@ def find_experiment(data_dir: str, kind: str, model_id: str | None = None) -> Ex
 def fold_id(model_id: str, fold: int) -> str:
     """The id of a group's member."""
     return f"{model_id}-fold{fold}"
+
+
+def group_of(model_id: str) -> str:
+    """The id of the group that a member's id names; any other id itself."""
+    return _FOLD.sub("", model_id)
 
 
 def find_base_models(data_dir: str, model_id: str | None = None) -> list[Experiment]:
