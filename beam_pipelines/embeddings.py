@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from beam_pipelines import schema, shards, storage, tfrecord
 from beam_pipelines.examples import HOW_TO_MAKE as HOW_TO_MAKE_EXAMPLES
 from beam_pipelines.layout import DataLayout
 from beam_pipelines.progress import Advance, no_progress
+
+if TYPE_CHECKING:
+    from trainer.experiment import Experiment
 
 STAGE = "extract_embeddings"
 HOW_TO_MAKE = "python -m beam_pipelines.extract_embeddings"
@@ -46,6 +49,54 @@ def example_shards(layout: DataLayout, splits: Iterable[str]) -> list[ExampleSha
         for split in splits
         for receipt in shards.read_manifest(layout.examples(split), HOW_TO_MAKE_EXAMPLES)["shards"]
     ]
+
+
+def unseen_shards(
+    layout: DataLayout, splits: Iterable[str], folds: int, fold: int
+) -> list[ExampleShard]:
+    """The shards of some splits that a fold's model was not trained on, for train its own fold.
+
+    The others are those of `trainer.shard_files.without_fold`. A single model, (1, 0), has no fold
+    and is shown every shard.
+
+    Args:
+        layout: of the data root.
+        splits: which splits.
+        folds: how many folds the train split was divided into.
+        fold: the one that the model was trained without.
+
+    Raises:
+        UserError: a split is missing or incomplete.
+    """
+    tasks = []
+    for split in splits:
+        every = example_shards(layout, [split])
+        tasks += every[fold::folds] if split == "train" else every
+    return tasks
+
+
+def fold_in(layout: DataLayout, splits: Iterable[str], experiment: "Experiment") -> tuple[int, int]:
+    """How many folds a data root has for a model, and which is unseen: see `Experiment.fold`.
+
+    Another data root's train split has no folds, (1, 0): no member has seen any of it.
+
+    Raises:
+        UserError: the train split is among the splits, but missing or incomplete.
+    """
+    folds, fold = experiment.fold()
+    if folds == 1 or "train" not in splits:
+        return folds, fold
+    train = shards.read_manifest(layout.examples("train"), HOW_TO_MAKE_EXAMPLES)
+    trained_on = experiment.record()["data_fingerprints"]["train"]
+    return (folds, fold) if train["fingerprint"] == trained_on else (1, 0)
+
+
+def fold_of(settings: dict[str, Any]) -> tuple[int, int]:
+    """Which part of its split embeddings are, as their manifest's settings say: `fold_in`.
+
+    Manifests that were written before there were folds do not say; they are of one model.
+    """
+    return settings.get("folds", 1), settings.get("fold", 0)
 
 
 def file_fingerprint(path: str) -> str:
@@ -98,12 +149,14 @@ class EmbeddingBuilder:
         experiment_folder: of the base experiment.
         model_id: its id; names the folder of the embeddings.
         model_fingerprint: of its model file.
+        tta: its test-time augmentation, which the scorer does.
     """
 
     data_dir: str
     experiment_folder: str
     model_id: str
     model_fingerprint: str
+    tta: str
     _scorer: Any = field(default=None, repr=False)
 
     def setup(self) -> None:
@@ -118,7 +171,11 @@ class EmbeddingBuilder:
         layout = DataLayout(self.data_dir)
         folder, name = layout.embeddings(self.model_id, task.split), task.receipt["name"]
         expected = shards.fingerprint(
-            STAGE, schema.FORMAT_VERSION, self.model_fingerprint, task.receipt["fingerprint"]
+            STAGE,
+            schema.FORMAT_VERSION,
+            self.model_fingerprint,
+            self.tta,
+            task.receipt["fingerprint"],
         )
         source = storage.join(layout.examples(task.split), name)
         return shards.build_shard(
@@ -152,30 +209,43 @@ class PublishEmbeddings:
         data_dir: data root.
         model_id: of the base experiment.
         model_fingerprint: of its model file.
+        tta: its test-time augmentation.
         splits: which splits were made.
+        folds: how many folds the train split has.
+        fold: the one that was made, of train; see `fold_in`.
     """
 
     data_dir: str
     model_id: str
     model_fingerprint: str
+    tta: str
     splits: tuple[str, ...]
+    folds: int
+    fold: int
 
     def __call__(self, receipts: list[shards.Receipt]) -> None:
         """Publishes."""
         layout = DataLayout(self.data_dir)
         for split in self.splits:
             examples = shards.read_manifest(layout.examples(split), HOW_TO_MAKE_EXAMPLES)
+            folds, fold = (self.folds, self.fold) if split == "train" else (1, 0)
+            expected = unseen_shards(layout, [split], folds, fold)
             mine = [receipt for receipt in receipts if receipt["split"] == split]
             settings = {
                 "model_id": self.model_id,
                 "model_fingerprint": self.model_fingerprint,
+                "tta": self.tta,
+                # Which part of the split this is.
+                "folds": folds,
+                "fold": fold,
                 # A split without slices has no embeddings either.
                 "embedding_dim": max((r["embedding_dim"] for r in mine), default=0),
                 "examples_fingerprint": examples["fingerprint"],
                 "val_ratio": examples["settings"]["val_ratio"],
             }
-            totals = {key: examples[key] for key in (*_CARRIED, "label_counts")}
-            shards.check_complete(STAGE, totals["num_slices"], sum(r["num_slices"] for r in mine))
+            totals = totals_of(mine)
+            num_slices = sum(task.receipt["num_slices"] for task in expected)
+            shards.check_complete(STAGE, num_slices, totals["num_slices"])
             shards.publish_manifest(
                 layout.embeddings(self.model_id, split),
                 STAGE,
@@ -183,3 +253,12 @@ class PublishEmbeddings:
                 [shards.for_manifest(receipt) for receipt in mine],
                 **totals,
             )
+
+
+def totals_of(receipts: Iterable[shards.Receipt]) -> dict[str, Any]:
+    """What a manifest says of a split as a whole; shards hold whole patients, so sums are right."""
+    receipts = list(receipts)
+    totals: dict[str, Any] = {key: sum(r[key] for r in receipts) for key in _CARRIED}
+    counts = np.sum([r["label_counts"] for r in receipts] or [[0] * schema.NUM_LABELS], axis=0)
+    totals["label_counts"] = dict(zip(schema.SUBTYPES, counts.tolist(), strict=True))
+    return totals

@@ -89,10 +89,15 @@ def _fraction(text: str) -> float:
 
 def add_model_id(parser: argparse.ArgumentParser, kind: str) -> None:
     """Adds `--model_id`, which names an experiment of a kind: base or sequence."""
+    folds = (
+        "; the id of a group of folds, or data/experiments/ID, stands for all its members"
+        if "base" in kind
+        else ""
+    )
     parser.add_argument(
         "--model_id",
         help=f"the {kind} experiment: its id (a timestamp), or the path of its folder, also in "
-        "another data root (default: the only one there is)",
+        f"another data root{folds} (default: the only one there is)",
     )
 
 

@@ -15,6 +15,7 @@ from beam_pipelines.embedding_references import (
     read_embeddings,
 )
 from beam_pipelines.embeddings import HOW_TO_MAKE as HOW_TO_MAKE_EMBEDDINGS
+from beam_pipelines.embeddings import fold_of
 from beam_pipelines.layout import DataLayout, shard_name
 from beam_pipelines.progress import Advance, no_progress
 from beam_pipelines.sequences import mask, pad, window_starts
@@ -169,10 +170,14 @@ class PublishSequences:
             mine = [receipt for receipt in receipts if receipt["split"] == split]
             written = sum(receipt["num_slices"] for receipt in mine)
             shards.check_complete(STAGE, embeddings["num_slices"], written)
+            folds, fold = fold_of(embeddings["settings"])
             settings = {
                 **self.settings,
                 "embedding_dim": embeddings["settings"]["embedding_dim"],
                 "val_ratio": embeddings["settings"]["val_ratio"],
+                "examples_fingerprint": embeddings["settings"]["examples_fingerprint"],
+                "folds": folds,
+                "fold": fold,
                 "embeddings_fingerprint": embeddings["fingerprint"],
             }
             shards.publish_manifest(

@@ -1,5 +1,6 @@
 """Small experiments and embedding shards, made with the schema's own encoders."""
 
+import dataclasses
 import zlib
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from configs import BaseConfig, Config, ExamplesConfig, SequenceConfig
 EMBEDDING_DIM = 8
 MODEL_ID = "base1"
 LSTM_ID = "lstm1"
+GROUP_ID = "group1"
 CONFIG = Config(
     ExamplesConfig(image_size=40),
     BaseConfig(pretrained_model="small_cnn", pretrained_weights="none"),
@@ -49,9 +51,10 @@ def make_items(
     ]
 
 
-def embedding_of(image_id: str) -> tuple[np.ndarray, np.ndarray]:
-    """The embedding and the logits of a slice, which follow from its id: float32 (8,) and (6,)."""
-    rng = np.random.default_rng(zlib.crc32(image_id.encode()) + 1)
+def embedding_of(image_id: str, model_id: str = MODEL_ID) -> tuple[np.ndarray, np.ndarray]:
+    """What a model makes of a slice, which follows from their ids: float32 (8,) and (6,)."""
+    seed = image_id if model_id == MODEL_ID else f"{model_id} {image_id}"
+    rng = np.random.default_rng(zlib.crc32(seed.encode()) + 1)
     return rng.normal(size=EMBEDDING_DIM).astype("f4"), rng.normal(size=NUM_LABELS).astype("f4")
 
 
@@ -62,9 +65,12 @@ def write_embeddings(
     *,
     num_shards: int = 2,
     examples_fingerprint: str = "",
+    model_id: str = MODEL_ID,
+    folds: int = 1,
+    fold: int = 0,
 ) -> None:
     """Writes a split's embedding shards; slices are dealt to shards whatever their series."""
-    folder = DataLayout(str(data_dir)).embeddings(MODEL_ID, split)
+    folder = DataLayout(str(data_dir)).embeddings(model_id, split)
     items = [item for group in series for item in group]
     receipts = []
     for index in range(num_shards):
@@ -73,21 +79,23 @@ def write_embeddings(
         ids = [(item.image_id, item.label) for item in mine]
         with shards.write_shard(folder, name, shards.fingerprint(ids)) as (file, receipt):
             for item in mine:
-                tfrecord.write_record(
-                    file, schema.encode_embedding(item, *embedding_of(item.image_id))
-                )
+                embedding = embedding_of(item.image_id, model_id)
+                tfrecord.write_record(file, schema.encode_embedding(item, *embedding))
             receipt["num_slices"] = len(mine)
         receipts.append(receipt)
     labels = np.array([item.label for item in items if item.label is not None]).reshape(-1, 6)
+    settings = {
+        "model_id": model_id,
+        "embedding_dim": EMBEDDING_DIM,
+        "examples_fingerprint": examples_fingerprint or f"examples-{split}",
+        "val_ratio": 0.1,
+        "folds": folds,
+        "fold": fold,
+    }
     shards.publish_manifest(
         folder,
         "extract_embeddings",
-        {
-            "model_id": MODEL_ID,
-            "embedding_dim": EMBEDDING_DIM,
-            "examples_fingerprint": examples_fingerprint or f"examples-{split}",
-            "val_ratio": 0.1,
-        },
+        settings,
         receipts,
         num_slices=len(items),
         num_labelled=len(labels),
@@ -103,15 +111,52 @@ def write_embeddings(
     )
 
 
-def make_experiment(data_dir: Path, kind: str, **data: Any) -> Any:
+def write_group_embeddings(
+    data_dir: Path, split: str, series: list[list[Slice]], folds: int
+) -> None:
+    """Writes what each member of a group has made: of train every `folds`-th series, else all."""
+    for fold in range(folds):
+        whole = split != "train"
+        write_embeddings(
+            data_dir,
+            split,
+            series if whole else series[fold::folds],
+            model_id=f"{GROUP_ID}-fold{fold}",
+            folds=1 if whole else folds,
+            fold=0 if whole else fold,
+        )
+
+
+def make_experiment(
+    data_dir: Path, kind: str, model_id: str = "", config: Config = CONFIG, **data: Any
+) -> Any:
     """An experiment that is finished, but for its model."""
     from trainer import experiment
 
     fingerprints = {"train": "examples-train", "validation": "examples-validation"}
-    model_id = MODEL_ID if kind == experiment.BASE else LSTM_ID
+    model_id = model_id or (MODEL_ID if kind == experiment.BASE else LSTM_ID)
     record = {"data_fingerprints": fingerprints, **data}
-    made = experiment.choose_experiment(str(data_dir), kind, model_id, CONFIG, record)
-    experiment.start_experiment(made, CONFIG, record)
+    made = experiment.choose_experiment(str(data_dir), kind, model_id, config, record)
+    experiment.start_experiment(made, config, record)
     made.update(status=experiment.FINISHED)
     storage.write_text(made.model_file, "the model's bytes")
     return made
+
+
+def make_group(data_dir: Path, folds: int, **data: Any) -> list[Any]:
+    """The members of a group, as `make_experiment` makes them."""
+    from trainer import experiment
+
+    config = dataclasses.replace(CONFIG, base=dataclasses.replace(CONFIG.base, folds=folds))
+    return [
+        make_experiment(
+            data_dir,
+            experiment.BASE,
+            experiment.fold_id(GROUP_ID, fold),
+            config,
+            group=GROUP_ID,
+            fold=fold,
+            **data,
+        )
+        for fold in range(folds)
+    ]

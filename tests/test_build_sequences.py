@@ -5,7 +5,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from embedding_data import EMBEDDING_DIM, MODEL_ID, embedding_of, make_experiment, make_items
+from embedding_data import (
+    EMBEDDING_DIM,
+    GROUP_ID,
+    MODEL_ID,
+    embedding_of,
+    make_experiment,
+    make_group,
+    make_items,
+    write_group_embeddings,
+)
 from embedding_data import write_embeddings as write
 
 from beam_pipelines import schema, tfrecord
@@ -42,31 +51,31 @@ def build(data_dir: Path, *flags: str) -> None:
     run(["--data_dir", str(data_dir), "--max_to_keep", "4", *flags])
 
 
-def folder(data_dir: Path, split: str) -> Path:
-    return data_dir / "sequences" / MODEL_ID / split
+def folder(data_dir: Path, split: str, model_id: str = MODEL_ID) -> Path:
+    return data_dir / "sequences" / model_id / split
 
 
-def sequences(data_dir: Path, split: str) -> list[Sequence]:
+def sequences(data_dir: Path, split: str, model_id: str = MODEL_ID) -> list[Sequence]:
     found = []
-    for path in sorted(folder(data_dir, split).glob("*.tfrecord")):
+    for path in sorted(folder(data_dir, split, model_id).glob("*.tfrecord")):
         with path.open("rb") as file:
             found += [schema.decode_sequence(d) for _, d in tfrecord.read_records(file, str(path))]
     return found
 
 
-def manifest(data_dir: Path, split: str) -> dict[str, Any]:
-    return json.loads((folder(data_dir, split) / "manifest.json").read_text())
+def manifest(data_dir: Path, split: str, model_id: str = MODEL_ID) -> dict[str, Any]:
+    return json.loads((folder(data_dir, split, model_id) / "manifest.json").read_text())
 
 
-def transform_folder(data_dir: Path) -> Path:
-    (found,) = data_dir.glob(f"experiments/{MODEL_ID}*/transform")
+def transform_folder(data_dir: Path, model_id: str = MODEL_ID) -> Path:
+    (found,) = data_dir.glob(f"experiments/{model_id}*/transform")
     return found
 
 
-def features_by_id(data_dir: Path, split: str) -> dict[str, np.ndarray]:
+def features_by_id(data_dir: Path, split: str, model_id: str = MODEL_ID) -> dict[str, np.ndarray]:
     return {
         image_id: row
-        for sequence in sequences(data_dir, split)
+        for sequence in sequences(data_dir, split, model_id)
         for image_id, row in zip(sequence.image_ids, sequence.slice_features, strict=True)
         if image_id
     }
@@ -77,6 +86,20 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root with sequences; tests must not write into it."""
     data_dir = write_all(tmp_path_factory.mktemp("sequences") / "data", SERIES)
     build(data_dir, "--export_npy")
+    return data_dir
+
+
+MEMBERS = [f"{GROUP_ID}-fold{fold}" for fold in range(2)]
+
+
+@pytest.fixture(scope="module")
+def built_group(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same slices by a group of two; tests must not write into it."""
+    data_dir = tmp_path_factory.mktemp("group") / "data"
+    for split in SPLITS:
+        write_group_embeddings(data_dir, split, SERIES[split], 2)
+    make_group(data_dir, 2)
+    build(data_dir, "--model_id", GROUP_ID)
     return data_dir
 
 
@@ -181,6 +204,87 @@ def test_the_saved_transform_serves_another_data_root(built: Path, tmp_path: Pat
     rows = [found[f"n1-{i}"] for i in range(5)]
     np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-5)
     assert manifest(tmp_path, "test")["settings"]["max_to_keep"] == 60
+
+
+def test_members_have_sequences_of_their_own_embeddings(built_group: Path):
+    for fold, member in enumerate(MEMBERS):
+        for split in SPLITS:
+            mine = SERIES[split][fold::2] if split == "train" else SERIES[split]
+            found = sequences(built_group, split, member)
+            assert {s.patient_id for s in found} == {series[0].patient_id for series in mine}
+            for sequence in found:
+                for row, image_id in enumerate(filter(None, sequence.image_ids)):
+                    embedding, logits = embedding_of(image_id, member)
+                    np.testing.assert_array_equal(sequence.embeddings[row], embedding)
+                    np.testing.assert_array_equal(sequence.logits[row], logits)
+            said = manifest(built_group, split, member)
+            assert said["num_slices"] == sum(map(len, mine))
+            expected = (2, fold) if split == "train" else (1, 0)
+            assert (said["settings"]["folds"], said["settings"]["fold"]) == expected
+
+
+def test_members_share_one_transform_of_the_whole_train_split(built: Path, built_group: Path):
+    """It is that of a single model, which sees the same slices; each member has a copy."""
+    expected = json.loads((transform_folder(built) / "label_priors.json").read_text())
+    for member in MEMBERS:
+        found = json.loads(
+            (transform_folder(built_group, member) / "label_priors.json").read_text()
+        )
+        assert found == pytest.approx(expected, rel=1e-6)
+        for split in SPLITS:
+            single = features_by_id(built, split)
+            for image_id, row in features_by_id(built_group, split, member).items():
+                np.testing.assert_allclose(row, single[image_id], rtol=1e-5, atol=1e-6)
+    files = [
+        {p.relative_to(f): p.read_bytes() for p in f.rglob("*") if p.is_file()}
+        for f in (transform_folder(built_group, member) for member in MEMBERS)
+    ]
+    assert files[0] == files[1]
+
+
+def test_a_member_alone_has_the_transform_of_its_group(built_group: Path, tmp_path: Path):
+    data_dir = Path(shutil.copytree(built_group, tmp_path / "data"))
+    shutil.rmtree(data_dir / "sequences")
+    for member in MEMBERS:
+        shutil.rmtree(transform_folder(data_dir, member))
+    build(data_dir, "--model_id", MEMBERS[1])
+    for member in MEMBERS:
+        priors = transform_folder(data_dir, member) / "label_priors.json"
+        expected = transform_folder(built_group, member) / "label_priors.json"
+        assert json.loads(priors.read_text()) == json.loads(expected.read_text())
+    assert not (data_dir / "sequences" / MEMBERS[0]).exists()
+    expected_features = features_by_id(built_group, "test", MEMBERS[1])
+    for image_id, row in features_by_id(data_dir, "test", MEMBERS[1]).items():
+        np.testing.assert_allclose(row, expected_features[image_id], rtol=1e-5, atol=1e-6)
+
+
+def test_a_group_serves_another_data_root(built_group: Path, tmp_path: Path):
+    series = [make_items("n1", 5, spacing_mm=3, labelled=False)]
+    write_group_embeddings(tmp_path, "test", series, 2)
+    group = f"{built_group}/experiments/{GROUP_ID}"
+    run(["--data_dir", str(tmp_path), "--model_id", group, "--base_data", "test"])
+    found = [features_by_id(tmp_path, "test", member) for member in MEMBERS]
+    assert found[0].keys() == {item.image_id for item in series[0]}
+    for image_id, row in found[0].items():
+        np.testing.assert_array_equal(row, found[1][image_id])
+
+
+def test_a_group_needs_the_parts_of_all_its_members(tmp_path: Path):
+    write_group_embeddings(tmp_path, "train", SERIES["train"], 2)
+    make_group(tmp_path, 2)
+    flags = ["--model_id", GROUP_ID, "--base_data", "train"]
+    with pytest.raises(UserError, match=r"--export_npy: .*give one member .*: group1-fold0, gr"):
+        build(tmp_path, *flags, "--export_npy")
+    # A whole split in place of the member's part: some of it the member was trained on.
+    write(tmp_path, "train", SERIES["train"], model_id=MEMBERS[1])
+    with pytest.raises(UserError, match="not the train split that experiment group1-fold1 was tra"):
+        build(tmp_path, *flags)
+    shutil.rmtree(tmp_path / "embeddings" / MEMBERS[1])
+    with pytest.raises(
+        UserError, match=r"group1-fold1/train: no manifest\.json.*--model_id group1 "
+    ):
+        build(tmp_path, "--model_id", MEMBERS[0], "--base_data", "train")
+    assert not (tmp_path / "sequences").exists()
 
 
 def test_old_arrays(built: Path):

@@ -105,6 +105,75 @@ def test_the_base_experiment_is_beside_the_lstm(tmp_path: Path) -> None:
     assert found.base_experiment().folder == str(moved / "7_tf_weighted_loss_b32_e5")
 
 
+def _open_group(root: Path, group: str = "7", folds: int = 3) -> list[experiment.Experiment]:
+    config = Config(base=dataclasses.replace(Config().base, folds=folds))
+    members = []
+    for fold in range(folds):
+        data = {**DATA, "group": group, "fold": fold}
+        name = experiment.fold_id(group, fold)
+        found = experiment.choose_experiment(str(root), BASE, name, config, data)
+        experiment.start_experiment(found, config, data)
+        found.update(status=experiment.FINISHED)
+        members.append(found)
+    return members
+
+
+def test_a_group_is_found_by_its_id_by_path_or_as_the_only_one(tmp_path: Path) -> None:
+    members = _open_group(tmp_path)
+    root = str(tmp_path)
+    assert [member.model_id for member in members] == ["7-fold0", "7-fold1", "7-fold2"]
+    assert experiment.find_base_models(root, "7") == members
+    assert experiment.find_base_models(root) == members
+    assert experiment.find_base_models("/elsewhere", f"{root}/experiments/7/") == members
+    assert experiment.find_base_models(root, "7-fold1") == [members[1]]
+    assert experiment.find_base_models("/elsewhere", members[1].folder) == [members[1]]
+    assert experiment.group_name(members) == "7"
+    assert experiment.group_name(members[1:2]) == "7-fold1"
+    assert [member.fold() for member in members] == [(3, 0), (3, 1), (3, 2)]
+    (single,) = [_open(tmp_path, "9")]
+    assert single.fold() == (1, 0)
+    assert experiment.find_base_models(root, "9") == [single]
+    assert experiment.group_name([single]) == "9"
+    with pytest.raises(UserError, match="2 base experiments: 7, 9; say which by its id"):
+        experiment.find_base_models(root)
+
+
+def test_an_incomplete_group_is_refused(tmp_path: Path) -> None:
+    members = _open_group(tmp_path)
+    members[0].update(status=experiment.TRAINING)
+    (Path(members[2].folder) / "experiment.json").unlink()
+    with pytest.raises(
+        UserError,
+        match=r"group 7 of 3 folds lacks 7-fold0, 7-fold2; go on .*train_base --model_id 7 --folds",
+    ):
+        experiment.find_base_models(str(tmp_path), "7")
+
+
+def test_base_models_that_are_not_there(tmp_path: Path) -> None:
+    root = str(tmp_path)
+    with pytest.raises(UserError, match="0 base experiments: none; train one first: python -m"):
+        experiment.find_base_models(root)
+    _open_group(tmp_path, folds=2)
+    with pytest.raises(UserError, match="no base experiment '8'; there are: 7-fold0, 7-fold1;"):
+        experiment.find_base_models(root, "8")
+    with pytest.raises(UserError, match="no base experiment '8'; there are: 7-fold0, 7-fold1;"):
+        experiment.find_base_models("/elsewhere", f"{root}/experiments/8")
+    single = _open(tmp_path)
+    with pytest.raises(UserError, match="7 is the id of an experiment and of a group of folds"):
+        experiment.find_base_models(root, "7")
+    assert experiment.find_base_models(root, single.folder) == [single]
+
+
+def test_the_base_experiments_of_a_group_are_beside_the_lstm(tmp_path: Path) -> None:
+    members = _open_group(tmp_path)
+    ids = [member.model_id for member in members]
+    data = {**DATA, "base_model_id": "7", "base_model_ids": ids}
+    lstm = experiment.choose_experiment(str(tmp_path), LSTM, "8", Config(), data)
+    experiment.start_experiment(lstm, Config(), data)
+    assert lstm.base_experiments() == members
+    assert lstm.base_experiment() == members[0]
+
+
 def test_imports_stay_light() -> None:
     """What a Beam worker imports at start-up brings neither TensorFlow nor, here, Beam."""
     modules = "experiment, inference, train_base, train_sequence, evaluate, metrics, strategy"

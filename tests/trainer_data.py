@@ -21,6 +21,7 @@ from configs import BaseConfig, Config, SequenceConfig
 PATIENTS = {"train": 8, "validation": 4, "test": 2}
 BASE_MODEL_ID = "base1"
 SEQUENCE_MODEL_ID = "lstm1"
+GROUP_ID = "group1"
 
 
 @dataclass(frozen=True)
@@ -188,22 +189,66 @@ def write_sequences(
     base_model_id: str = BASE_MODEL_ID,
     max_to_keep: int = 8,
     num_shards: int = 2,
+    **settings: Any,
 ) -> None:
-    """Writes a split's sequence shards."""
+    """Writes a split's sequence shards; the embeddings of folds are the same, each turned round."""
     layout = DataLayout(str(data_dir))
-    sequences = make_sequences(studies, max_to_keep)
+    sequences = [
+        dataclasses.replace(s, embeddings=np.roll(s.embeddings, settings.get("model_fold", 0), 1))
+        for s in make_sequences(studies, max_to_keep)
+    ]
     counts = _counts(studies)
     manifest = {
         "stage": "build_sequences",
-        "fingerprint": f"sequences-{split}",
+        "fingerprint": f"sequences-{split}{settings.get('model_fold', '')}",
         "num_sequences": len(sequences),
-        "settings": {"max_to_keep": max_to_keep, "embedding_dim": 12, "num_slice_features": 3},
+        "settings": {
+            "max_to_keep": max_to_keep,
+            "embedding_dim": 12,
+            "num_slice_features": 3,
+            **settings,
+        },
         **counts,
     }
     records = [schema.encode_sequence(sequence) for sequence in sequences]
     folder = layout.sequences(base_model_id, split)
     dealt = list(_dealt(records, num_shards))
     write_shards(folder, dealt, manifest, [{"num_sequences": len(part)} for part in dealt])
+
+
+def write_group_sequences(data_dir: Path, folds: int) -> list[str]:
+    """Sequences of a group's members, each of its share of the train studies; returns their ids."""
+    ids = [f"{GROUP_ID}-fold{fold}" for fold in range(folds)]
+    for fold, model_id in enumerate(ids):
+        for split in PATIENTS:
+            studies = make_studies(split)
+            settings = {"model_folds": folds, "model_fold": fold}
+            if split == "train":
+                studies = studies[fold::folds]
+                settings |= {"folds": folds, "fold": fold}
+            write_sequences(data_dir, split, studies, model_id, **settings)
+    return ids
+
+
+def make_group(data_dir: Path, folds: int) -> list[Any]:
+    """The members of a group, finished but for their models."""
+    from trainer import experiment
+
+    config = tiny_config(folds=folds)
+    members = []
+    for fold in range(folds):
+        data = {
+            "data_fingerprints": {"train": "examples-train", "validation": "examples-validation"},
+            "group": GROUP_ID,
+            "fold": fold,
+        }
+        member = experiment.choose_experiment(
+            str(data_dir), experiment.BASE, experiment.fold_id(GROUP_ID, fold), config, data
+        )
+        experiment.start_experiment(member, config, data)
+        member.update(status=experiment.FINISHED)
+        members.append(member)
+    return members
 
 
 def write_data(data_dir: Path, size: int = 32) -> None:

@@ -8,12 +8,17 @@
     tensorboard/
     model.keras        there when training has finished
     export/            a SavedModel, with --export
+
+With `folds` above 1 a base model is a group of experiments, its members: group X of three is
+X-fold0, X-fold1 and X-fold2, and "X" stands for all of them. Each has never seen the patients of
+its own fold, and says in its record which group it is of.
 """
 
 import importlib.metadata
 import platform
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +35,7 @@ TRAINING = "training"
 FINISHED = "finished"
 PACKAGES = ("ct-hemorrhage", "keras", "numpy", "opencv-python-headless", "tensorflow")
 _RECORD = "experiment.json"
+_FOLD = re.compile(r"-fold\d+$")
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 
 
@@ -69,6 +75,30 @@ class Experiment:
         storage.write_json(self.path(_RECORD), {**self.record(), **values})
 
     @property
+    def group(self) -> str | None:
+        """The group that a base experiment is a member of, if any."""
+        return self.record().get("group")
+
+    def fold(self) -> tuple[int, int]:
+        """How many folds its group has, and which of them it was not trained on.
+
+        (1, 0) for a model of the whole train split.
+        """
+        record = self.record()
+        return (self.config().base.folds, record["fold"]) if "group" in record else (1, 0)
+
+    def members(self) -> "list[Experiment]":
+        """All members of the group that it is one of; itself alone where there is no group.
+
+        Raises:
+            UserError: a member is missing or not trained to the end.
+        """
+        group = self.group
+        if group is None:
+            return [self]
+        return find_base_models("", f"{self.folder.rstrip('/').rsplit('/', 1)[0]}/{group}")
+
+    @property
     def exists(self) -> bool:
         """Whether it was started."""
         return storage.exists(self.path(_RECORD))
@@ -77,6 +107,18 @@ class Experiment:
     def finished(self) -> bool:
         """Whether the model is trained."""
         return self.exists and self.record()["status"] == FINISHED
+
+    def check_finished(self) -> None:
+        """Checks that there is a model.
+
+        Raises:
+            UserError: it is not trained to the end.
+        """
+        require(
+            self.finished,
+            f"{self.folder}: training has not finished; start it again with --model_id "
+            f"{self.model_id} and the same settings",
+        )
 
     def label_priors(self) -> dict[str, float]:
         """The label priors that build_sequences has fitted on a base experiment's train split.
@@ -90,17 +132,23 @@ class Experiment:
         except FileNotFoundError:
             raise UserError(
                 f"{path}: no such file; run `python -m beam_pipelines.build_sequences "
-                f"--model_id {self.model_id}` first"
+                f"--model_id {self.group or self.model_id}` first"
             ) from None
 
-    def base_experiment(self) -> "Experiment":
-        """The base experiment that an LSTM's embeddings come from, beside it.
+    def base_experiments(self) -> "list[Experiment]":
+        """The base experiments that an LSTM's embeddings come from, beside it.
 
         Raises:
-            UserError: it is not in the folder of experiments that this one is in.
+            UserError: one is not in the folder of experiments that this one is in.
         """
         experiments = self.folder.rstrip("/").rsplit("/", 2)[0]
-        return _by_id(experiments, BASE, self.record()["base_model_id"])
+        record = self.record()
+        ids = record.get("base_model_ids", [record["base_model_id"]])
+        return [_by_id(experiments, BASE, model_id) for model_id in ids]
+
+    def base_experiment(self) -> "Experiment":
+        """The first of them: what is fitted on the train split is the same in all."""
+        return self.base_experiments()[0]
 
 
 def experiments_folder(data_dir: str, kind: str) -> str:
@@ -144,6 +192,75 @@ def find_experiment(data_dir: str, kind: str, model_id: str | None = None) -> Ex
     if "/" in model_id:
         return _by_path(model_id.rstrip("/"), kind)
     return _by_id(folder, kind, model_id)
+
+
+def fold_id(model_id: str, fold: int) -> str:
+    """The id of a group's member."""
+    return f"{model_id}-fold{fold}"
+
+
+def group_of(model_id: str) -> str:
+    """The id of the group that a member's id names; any other id itself."""
+    return _FOLD.sub("", model_id)
+
+
+def find_base_models(data_dir: str, model_id: str | None = None) -> list[Experiment]:
+    """Finds a base experiment, or the members of a group in the order of their folds.
+
+    Args:
+        data_dir: the data root.
+        model_id: an id of an experiment or a group in the data root, or the path of an
+            experiment's folder anywhere, or such a path that ends in the id of a group; None for
+            the only experiment or group in the data root.
+
+    Returns:
+        One experiment, or all members of a group.
+
+    Raises:
+        UserError: there is none, or a member is missing or not trained to the end.
+    """
+    folder = experiments_folder(data_dir, BASE)
+    if model_id is not None and "/" in model_id:
+        folder, name = model_id.rstrip("/").rsplit("/", 1)
+        if storage.exists(storage.join(folder, name, _RECORD)):
+            return [_by_path(storage.join(folder, name), BASE)]
+        model_id = name
+    found = list_experiments(folder, BASE)
+    if model_id is None:
+        names = sorted({experiment.group or experiment.model_id for experiment in found})
+        require(
+            len(names) == 1,
+            f"{folder}: {len(names)} base experiments: {', '.join(names) or 'none'}; "
+            + ("say which by its id" if names else f"train one first: {_command(BASE)}"),
+        )
+        model_id = names[0]
+    members = [experiment for experiment in found if experiment.group == model_id]
+    if not members:
+        return [_by_id(folder, BASE, model_id)]
+    require(
+        all(experiment.model_id != model_id for experiment in found),
+        f"{folder}: {model_id} is the id of an experiment and of a group of folds; give the path "
+        "of the experiment's folder, or train the group under another id",
+    )
+    return _whole_group(folder, model_id, members)
+
+
+def _whole_group(folder: str, group: str, members: Sequence[Experiment]) -> list[Experiment]:
+    finished = {member.fold()[1]: member for member in members if member.finished}
+    folds = members[0].fold()[0]
+    missing = [fold_id(group, fold) for fold in range(folds) if fold not in finished]
+    require(
+        not missing,
+        f"{folder}: group {group} of {folds} folds lacks {', '.join(missing)}; go on with its "
+        f"training: {_command(BASE)} --model_id {group} --folds {folds}",
+    )
+    return [finished[fold] for fold in range(folds)]
+
+
+def group_name(experiments: Sequence[Experiment]) -> str:
+    """What names base experiments together: the id of the only one, or that of their group."""
+    first = experiments[0]
+    return (first.group or first.model_id) if len(experiments) > 1 else first.model_id
 
 
 def _by_path(folder: str, kind: str) -> Experiment:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from beam_pipelines import schema
-from beam_pipelines.errors import require
 from beam_pipelines.tensorflow_setup import load_tensorflow
 from trainer import model_files
 from trainer.experiment import Experiment
@@ -81,10 +80,7 @@ class SequenceScorer:
 
         self.batch_size = batch_size
         self.max_to_keep = max_to_keep
-        spec = {
-            name: tf.TensorSpec((None, max_to_keep, *tensor.shape[2:]), tensor.dtype)
-            for name, tensor in model.input.items()
-        }
+        spec = {name: _specification(t, max_to_keep) for name, t in model.input.items()}
         traced = tf.function(lambda arrays: model(arrays, training=False))
         self._run = traced.get_concrete_function(spec)
         self._dtypes = {name: s.dtype.as_numpy_dtype for name, s in spec.items()}
@@ -97,7 +93,8 @@ class SequenceScorer:
             arrays: `embeddings` float32 (num_sequences, max_to_keep, embedding_dim), `logits`
                 float32 (num_sequences, max_to_keep, 6), `slice_features` float32 (num_sequences,
                 max_to_keep, num_slice_features), `mask` (num_sequences, max_to_keep), True or 1
-                where a slice is real.
+                where a slice is real; for a model of a group also `fold` (num_sequences,), whose
+                member the embeddings are of. Other entries are passed over.
 
         Returns:
             Logits, float32 (num_sequences, max_to_keep, 6); those of padding mean nothing.
@@ -111,6 +108,14 @@ class SequenceScorer:
 
         given = {name: tf.constant(array) for name, array in arrays.items()}
         return [self._run(given).numpy()]
+
+
+def _specification(tensor: Any, max_to_keep: int) -> Any:
+    """What a sequence model's input is traced with: (batch,) or (batch, max_to_keep, ...)."""
+    import tensorflow as tf
+
+    lengths = (max_to_keep,) if len(tensor.shape) > 1 else ()
+    return tf.TensorSpec((None, *lengths, *tensor.shape[2:]), tensor.dtype)
 
 
 def load_base(experiment: Experiment, batch_size: int = 64) -> BaseScorer:
@@ -133,11 +138,7 @@ def load_sequence(experiment: Experiment, batch_size: int = 32) -> SequenceScore
 
 
 def _load(experiment: Experiment) -> Any:
-    require(
-        experiment.finished,
-        f"{experiment.folder}: training has not finished; start it again with --model_id "
-        f"{experiment.model_id} and the same settings",
-    )
+    experiment.check_finished()
     load_tensorflow()
     return model_files.load_model(experiment.model_file)
 

@@ -90,13 +90,16 @@ def training_examples(
 
 
 def training_sequences(folder: ShardFolder, order: TrainingOrder) -> Any:
-    """Batches of sequences.
+    """Batches of sequences; those of a group's members are shuffled as those of one model are.
 
     Returns:
-        A dataset of `(inputs, labels)`: see `sequence_inputs`; labels are NO_LABEL where there is
-        no slice or the slice has no labels.
+        A dataset of `(inputs, labels)`: inputs as `sequence_model.build_sequence_model` says, with
+        `fold` where the folder says of which fold a path is; labels are NO_LABEL where there is no
+        slice or the slice has no labels.
     """
-    records = _shuffled_records(folder.paths, folder.num_sequences, order, None)
+    records = _shuffled_records(
+        folder.paths, folder.num_sequences, order, None, _sequence_reader(folder)
+    )
     dataset = records.map(_sequence_parser(folder), tf.data.AUTOTUNE, deterministic=True)
     return _finish(dataset.batch(order.batch_size, drop_remainder=True))
 
@@ -116,12 +119,28 @@ def evaluation_images(folder: ShardFolder, examples: ExamplesConfig, batch_size:
 def evaluation_sequences(folder: ShardFolder, batch_size: int) -> Any:
     """Batches of the inputs of every sequence, in file order; the last is padded with zeros."""
     parse = _sequence_parser(folder)
-    records = tf.data.TFRecordDataset(list(folder.paths))
-    inputs = records.map(lambda r: parse(r)[0], tf.data.AUTOTUNE, deterministic=True)
+    files = tf.data.Dataset.from_tensor_slices(list(folder.paths))
+    records = files.flat_map(_sequence_reader(folder))
+    inputs = records.map(lambda *r: parse(*r)[0], tf.data.AUTOTUNE, deterministic=True)
     return _evaluation(inputs.batch(batch_size), folder.num_sequences, batch_size)
 
 
-def _sequence_parser(folder: ShardFolder) -> Callable[[Any], tuple[dict[str, Any], Any]]:
+def _sequence_reader(folder: ShardFolder) -> Callable[[Any], Any]:
+    """From a path to its records; of a group's members to `(record, fold)`."""
+    if not folder.path_folds:
+        return tf.data.TFRecordDataset
+    paths = tf.constant(list(folder.paths))
+    folds = tf.constant(folder.path_folds, tf.int32)
+
+    def read(path: Any) -> Any:
+        fold = folds[tf.argmax(tf.cast(paths == path, tf.int32))]
+        return tf.data.TFRecordDataset(path).map(lambda record: (record, fold))
+
+    return read
+
+
+def _sequence_parser(folder: ShardFolder) -> Callable[..., tuple[dict[str, Any], Any]]:
+    """From what `_sequence_reader` reads to the sequence model's inputs, and labels."""
     length = folder.settings["max_to_keep"]
     widths = {
         "embeddings": folder.settings["embedding_dim"],
@@ -129,14 +148,17 @@ def _sequence_parser(folder: ShardFolder) -> Callable[[Any], tuple[dict[str, Any
         "slice_features": folder.settings["num_slice_features"],
     }
 
-    def parse(serialized: Any) -> tuple[dict[str, Any], Any]:
+    def parse(serialized: Any, *fold: Any) -> tuple[dict[str, Any], Any]:
         sequence = schema.parse_sequence(serialized, length)
         mask = sequence["mask"]
         inputs = {
             name: tf.ensure_shape(sequence[name], [length, width]) for name, width in widths.items()
         }
+        inputs["mask"] = tf.cast(mask, tf.uint8)
+        if fold:
+            inputs["fold"] = fold[0]
         labels = tf.where(mask[:, tf.newaxis], sequence["labels"], NO_LABEL)
-        return {**inputs, "mask": tf.cast(mask, tf.uint8)}, labels
+        return inputs, labels
 
     return parse
 
@@ -146,11 +168,12 @@ def _shuffled_records(
     num_records: int,
     order: TrainingOrder,
     keep: Callable[[Any], Any] | None,
+    read: Callable[[Any], Any] = tf.data.TFRecordDataset,
 ) -> Any:
     """Serialized records of all epochs, one after the other, whole batches of each."""
     per_epoch = order.steps_per_epoch(num_records) * order.batch_size
     return _concatenate(
-        _one_pass(paths, order, epoch, keep).take(per_epoch)
+        _one_pass(paths, order, epoch, keep, read).take(per_epoch)
         for epoch in range(order.first_epoch, order.num_epochs)
     )
 
@@ -175,7 +198,11 @@ def _oversampled_records(folder: ShardFolder, positive_share: float, order: Trai
 
 
 def _one_pass(
-    paths: tuple[str, ...], order: TrainingOrder, epoch: int, keep: Callable[[Any], Any] | None
+    paths: tuple[str, ...],
+    order: TrainingOrder,
+    epoch: int,
+    keep: Callable[[Any], Any] | None,
+    read: Callable[[Any], Any] = tf.data.TFRecordDataset,
 ) -> Any:
     """Every record once, in the order of an epoch."""
     seed = _epoch_seed(order, epoch)
@@ -183,7 +210,7 @@ def _one_pass(
         len(paths), seed=seed, reshuffle_each_iteration=False
     )
     records = files.interleave(
-        tf.data.TFRecordDataset,
+        read,
         cycle_length=min(len(paths), FILES_IN_TURNS),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,

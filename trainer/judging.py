@@ -11,24 +11,29 @@ from typing import Any
 import numpy as np
 
 from beam_pipelines import schema
+from configs import BaseConfig, ExamplesConfig
 from trainer import input_pipeline, metrics
+from trainer.base_model import at_test_time
 from trainer.shard_files import ShardFolder
 
 WEIGHTED_LOG_LOSS = "val_weighted_log_loss"
 
 
 class SliceJudge:
-    """Weighted log loss of a base model over the labelled slices of a split."""
+    """Weighted log loss of a base model, as it scores, over the labelled slices of a split."""
 
-    def __init__(self, folder: ShardFolder, image_size: int, batch_size: int) -> None:
+    def __init__(self, folder: ShardFolder, examples: ExamplesConfig, base: BaseConfig) -> None:
         labels = [schema.decode_slice(record)[0].label for record in folder.records()]
         self._rows = np.array([i for i, label in enumerate(labels) if label is not None])
         self._labels = np.array([label for label in labels if label is not None])
-        self._dataset = input_pipeline.evaluation_images(folder, image_size, batch_size)
+        self._dataset = input_pipeline.evaluation_images(folder, examples, base.batch_size)
+        self._tta = base.tta
 
     def predict(self, model: Any) -> tuple[np.ndarray, np.ndarray]:
         """Labels and probabilities, each of shape (num_slices, 6), of the labelled slices."""
-        logits = model.predict(self._dataset, verbose=0)[self._rows]
+        with model.distribute_strategy.scope():
+            scoring = at_test_time(model, self._tta)
+        logits = scoring.predict(self._dataset, verbose=0)[self._rows]
         return self._labels, metrics.sigmoid(logits)
 
     def __call__(self, model: Any) -> dict[str, float]:

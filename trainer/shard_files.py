@@ -15,6 +15,7 @@ from beam_pipelines.errors import require
 from beam_pipelines.layout import DataLayout
 from configs import Config, ExamplesConfig
 from configs.loader import build, to_mapping
+from trainer.experiment import group_of
 
 BUILD_EXAMPLES = "python -m beam_pipelines.build_examples"
 BUILD_SEQUENCES = "python -m beam_pipelines.build_sequences"
@@ -35,6 +36,8 @@ class ShardFolder:
         label_counts: positive slices of each subtype.
         settings: the settings that the shards were made with.
         receipts: what the manifest says of each shard.
+        path_folds: the fold of the model whose embeddings each path holds; empty where they are
+            those of a model without folds.
     """
 
     folder: str
@@ -47,6 +50,7 @@ class ShardFolder:
     label_counts: dict[str, int]
     settings: dict[str, Any]
     receipts: tuple[shards.Receipt, ...] = ()
+    path_folds: tuple[int, ...] = ()
 
     def records(self) -> Iterator[bytes]:
         """Every serialized record once, in the order of the shards."""
@@ -65,6 +69,8 @@ def read_folder(folder: str, made_by: str) -> ShardFolder:
         UserError: the folder has no manifest: it was not made, or not to the end.
     """
     manifest = shards.read_manifest(folder, made_by)
+    settings = manifest["settings"]
+    of_a_group = settings.get("model_folds", 1) > 1
     return ShardFolder(
         folder=folder,
         paths=tuple(storage.join(folder, shard["name"]) for shard in manifest["shards"]),
@@ -74,8 +80,9 @@ def read_folder(folder: str, made_by: str) -> ShardFolder:
         num_patients=manifest["num_patients"],
         num_sequences=manifest.get("num_sequences", 0),
         label_counts=manifest["label_counts"],
-        settings=manifest["settings"],
+        settings=settings,
         receipts=tuple(manifest["shards"]),
+        path_folds=(settings["model_fold"],) * len(manifest["shards"]) if of_a_group else (),
     )
 
 
@@ -142,7 +149,10 @@ def read_examples(data_dir: str) -> LabelledSplits:
         UserError: a split is missing, or holds too few patients to train on or to judge by.
     """
     layout = DataLayout(data_dir)
-    return _checked(layout.examples("train"), layout.examples("validation"), BUILD_EXAMPLES)
+    return checked(
+        read_folder(layout.examples("train"), BUILD_EXAMPLES),
+        read_folder(layout.examples("validation"), BUILD_EXAMPLES),
+    )
 
 
 def read_sequences(data_dir: str, base_model_id: str) -> LabelledSplits:
@@ -151,16 +161,20 @@ def read_sequences(data_dir: str, base_model_id: str) -> LabelledSplits:
     Raises:
         UserError: a split is missing, or holds too few patients to train on or to judge by.
     """
-    layout = DataLayout(data_dir)
-    return _checked(
-        layout.sequences(base_model_id, "train"),
-        layout.sequences(base_model_id, "validation"),
-        f"{BUILD_SEQUENCES} --model_id {base_model_id}",
+    layout, made_by = DataLayout(data_dir), f"{BUILD_SEQUENCES} --model_id {base_model_id}"
+    return checked(
+        read_folder(layout.sequences(base_model_id, "train"), made_by),
+        read_folder(layout.sequences(base_model_id, "validation"), made_by),
     )
 
 
-def _checked(train: str, validation: str, made_by: str) -> LabelledSplits:
-    splits = LabelledSplits(read_folder(train, made_by), read_folder(validation, made_by))
+def checked(train: ShardFolder, validation: ShardFolder) -> LabelledSplits:
+    """Both splits.
+
+    Raises:
+        UserError: one holds too few patients to train on or to judge by.
+    """
+    splits = LabelledSplits(train, validation)
     for split, name in ((splits.train, "train"), (splits.validation, "validation")):
         require(
             split.num_patients > 0 and split.num_labelled > 0,
@@ -180,7 +194,7 @@ def name_of_use(split: str) -> str:
 
 
 def choose_base_model_id(data_dir: str, base_model_id: str | None) -> str:
-    """The base model whose sequences to use: the one that is named, or the only one there.
+    """The base model or group whose sequences to use: the one that is named, or the only one there.
 
     Raises:
         UserError: lists the ids that there are.
@@ -188,20 +202,21 @@ def choose_base_model_id(data_dir: str, base_model_id: str | None) -> str:
     root = DataLayout(data_dir).path("sequences")
     found = [path.rstrip("/").rsplit("/", 1)[-1] for path in storage.glob(f"{root}/*")]
     ids = [name for name in found if storage.is_folder(storage.join(root, name))]
-    listed = ", ".join(ids) or "none"
+    names = sorted({group_of(name) for name in ids})
+    listed = ", ".join(names) or "none"
     if base_model_id is not None:
         require(
-            base_model_id in ids,
+            base_model_id in (*names, *ids),
             f"{root}: no sequences of base model {base_model_id!r}; there are: {listed}; run "
             f"`{BUILD_SEQUENCES}` for it first",
         )
         return base_model_id
-    require(bool(ids), f"{root}: no sequences: run `{BUILD_SEQUENCES}` first")
+    require(bool(names), f"{root}: no sequences: run `{BUILD_SEQUENCES}` first")
     require(
-        len(ids) == 1,
+        len(names) == 1,
         f"{root}: sequences of several base models: {listed}; say which with --base_model_id",
     )
-    return ids[0]
+    return names[0]
 
 
 def label_priors(train: ShardFolder) -> dict[str, float]:

@@ -1,8 +1,10 @@
-"""Trains the sequence model, a bidirectional LSTM over a series, on a base model's embeddings.
+"""Trains the sequence model, a recurrent network over a series, on a base model's embeddings.
 
 Reads <data_dir>/sequences/<base_model_id>/train and validation, writes
-<data_dir>/experiments/lstm/<model_id>_b<batch>_e<epochs>_l<layers>_cs<cell>. Uses all visible
-GPUs, or the CPU. Start it again with the same --model_id to resume.
+<data_dir>/experiments/lstm/<model_id>_b<batch>_e<epochs>_l<layers>_cs<cell>. Of a group of folds
+it reads the sequences of all members: one sequence model is trained on the train studies of all,
+and judged by the mean of what it says of each member's validation sequences. Uses all visible GPUs,
+or the CPU. Start it again with the same --model_id to resume.
 
     python -m trainer.train_sequence --data_dir DATA --config configs/demo.yaml
 """
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from beam_pipelines.errors import exit_with, require
 from beam_pipelines.tensorflow_setup import load_tensorflow
 from configs import Config, SequenceConfig, add_flags, override
-from trainer import command, experiment, shard_files
+from trainer import command, experiment, group_files, shard_files
 from trainer.experiment import Experiment
 from trainer.shard_files import LabelledSplits
 
@@ -28,7 +30,7 @@ def main() -> None:
     command.add_training_flags(parser)
     parser.add_argument(
         "--base_model_id",
-        help="the base experiment whose sequences to use (default: the only one there is)",
+        help="the base experiment or group whose sequences to use (default: the only one there is)",
     )
     group = parser.add_argument_group("settings of the sequence model")
     add_flags(group, SequenceConfig)
@@ -59,7 +61,7 @@ def _check_flags(flags: argparse.Namespace, base_model_id: str) -> None:
             "it again, or leave the flag out",
         )
     if flags.max_to_keep is not None:
-        sequences = shard_files.read_sequences(flags.data_dir, base_model_id)
+        sequences = _read(flags.data_dir, base_model_id)[1]
         used = sequences.train.settings["max_to_keep"]
         require(
             flags.max_to_keep == used,
@@ -67,6 +69,13 @@ def _check_flags(flags: argparse.Namespace, base_model_id: str) -> None:
             f"with {used}; run `{shard_files.BUILD_SEQUENCES} --max_to_keep "
             f"{flags.max_to_keep}` again, or leave the flag out",
         )
+
+
+def _read(data_dir: str, base_model_id: str) -> tuple[list[Experiment], LabelledSplits]:
+    """The base experiments that an id stands for, and the sequences of all of them."""
+    bases = experiment.find_base_models(data_dir, base_model_id)
+    ids = [base.model_id for base in bases]
+    return bases, group_files.read_group_sequences(data_dir, ids)
 
 
 def train_sequence(
@@ -81,7 +90,7 @@ def train_sequence(
     Args:
         data_dir: the data root.
         config: the settings.
-        base_model_id: the base model whose sequences to use.
+        base_model_id: the base model or group whose sequences to use.
         model_id: names the experiment; None for a new one.
         export: whether to write a SavedModel too.
 
@@ -91,26 +100,30 @@ def train_sequence(
     Raises:
         UserError: data, settings or experiment do not allow it.
     """
-    splits = shard_files.read_sequences(data_dir, base_model_id)
+    bases, splits = _read(data_dir, base_model_id)
     config = shard_files.with_settings_of(splits.train, config)
     require(
         splits.train.num_sequences >= config.sequence.batch_size,
         f"batch_size: received {config.sequence.batch_size}, but {splits.train.folder} has only "
         f"{splits.train.num_sequences} sequences; give a smaller one",
     )
-    base = experiment.find_experiment(data_dir, experiment.BASE, base_model_id)
-    config = dataclasses.replace(config, examples=base.config().examples, base=base.config().base)
+    trained = bases[0].config()
+    config = dataclasses.replace(config, examples=trained.examples, base=trained.base)
     load_tensorflow()
     from trainer import strategy
 
     distribution = strategy.make_strategy()
     strategy.check_batch_size(config.sequence.batch_size, distribution.num_replicas_in_sync)
-    data = {"data_fingerprints": splits.fingerprints, "base_model_id": base_model_id}
+    data = {
+        "data_fingerprints": splits.fingerprints,
+        "base_model_id": experiment.group_name(bases),
+        "base_model_ids": [base.model_id for base in bases],
+    }
     found = experiment.choose_experiment(data_dir, experiment.LSTM, model_id, config, data)
     if found.finished:
         print(f"{found.folder}: already trained with these settings")
     else:
-        model = _build_model(splits, config, distribution)
+        model = _build_model(splits, config, distribution, len(bases))
         experiment.start_experiment(found, config, data)
         print(f"experiment {found.model_id}: {found.folder}", flush=True)
         _train(model, found, splits, config)
@@ -128,7 +141,7 @@ def _order(config: Config) -> "TrainingOrder":
     return TrainingOrder(lstm.seed, lstm.batch_size, 0, lstm.num_epochs, SEQUENCE_SHUFFLE_BUFFER)
 
 
-def _build_model(splits: LabelledSplits, config: Config, distribution: Any) -> Any:
+def _build_model(splits: LabelledSplits, config: Config, distribution: Any, folds: int) -> Any:
     import keras
 
     from trainer.losses import LOSSES
@@ -139,7 +152,7 @@ def _build_model(splits: LabelledSplits, config: Config, distribution: Any) -> A
     steps = _order(config).steps_per_epoch(splits.train.num_sequences) * lstm.num_epochs
     keras.utils.set_random_seed(lstm.seed)
     with distribution.scope():
-        model = build_sequence_model(lstm, made["embedding_dim"], made["num_slice_features"])
+        model = build_sequence_model(lstm, made["embedding_dim"], made["num_slice_features"], folds)
         optimizer = make_optimizer(lstm.lr, lstm.lr_schedule, lstm.clip_norm, steps)
         model.compile(optimizer, LOSSES[lstm.loss], jit_compile=False)
     return model
