@@ -153,8 +153,7 @@ def _build_model(splits: LabelledSplits, config: Config, distribution: Any, fold
     keras.utils.set_random_seed(lstm.seed)
     with distribution.scope():
         model = build_sequence_model(lstm, made["embedding_dim"], made["num_slice_features"], folds)
-        optimizer = make_optimizer(lstm.lr, lstm.lr_schedule, lstm.clip_norm, steps)
-        model.compile(optimizer, LOSSES[lstm.loss], jit_compile=False)
+        model.compile(make_optimizer(lstm, steps), LOSSES[lstm.loss], jit_compile=False)
     return model
 
 
@@ -164,9 +163,11 @@ def _train(model: Any, found: Experiment, splits: LabelledSplits, config: Config
     def make_dataset(order: "TrainingOrder") -> Any:
         return input_pipeline.training_sequences(splits.train, order)
 
-    judge = judging.SequenceJudge(splits.validation, config.sequence.batch_size)
+    lstm = config.sequence
+    judge = judging.SequenceJudge(splits.validation, lstm.batch_size)
+    rules = training.Rules(lstm.patience, lstm.keep_best)
     num_sequences = splits.train.num_sequences
-    training.train(model, found, make_dataset, _order(config), num_sequences, judge)
+    training.train(model, found, make_dataset, _order(config), num_sequences, judge, rules)
 
 
 def _export(found: Experiment) -> None:
