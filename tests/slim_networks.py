@@ -206,7 +206,12 @@ def resnet_v2_50(v: Variables, images: np.ndarray) -> np.ndarray:
     x = _conv_same(v, tf.constant(images), f"{root}/conv1", 7, 64, 2)
     x = tf.nn.max_pool2d(x + v.get(f"{root}/conv1/biases", (64,)), 3, 2, "SAME")
     # The last unit of a block has its stride.
-    for block, depth, units, stride in ((1, 64, 3, 2), (2, 128, 4, 2), (3, 256, 6, 2), (4, 512, 3, 1)):
+    for block, depth, units, stride in (
+        (1, 64, 3, 2),
+        (2, 128, 4, 2),
+        (3, 256, 6, 2),
+        (4, 512, 3, 1),
+    ):
         for unit in range(1, units + 1):
             scope = f"{root}/block{block}/unit_{unit}/bottleneck_v2"
             x = _bottleneck(v, x, scope, depth, stride if unit == units else 1)

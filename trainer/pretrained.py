@@ -173,8 +173,8 @@ def _resnet_v2_50(input_size: int) -> Any:
 
 
 def has_slim_pool(model: Any) -> bool:
-    """Whether a ResNet50V2 pools as slim does after its first convolution."""
-    return model.get_layer("pool1_pool").padding == "same"
+    """Whether a model is a ResNet50V2 that pools as slim does after its first convolution."""
+    return any(layer.name == "pool1_pool" and layer.padding == "same" for layer in model.layers)
 
 
 def with_slim_pool(model: Any) -> Any:
