@@ -52,7 +52,7 @@ def find_head(stored: np.ndarray, rescale: Rescale) -> Box | None:
     hounsfield = to_hounsfield(np.ascontiguousarray(stored[::step, ::step]), rescale)
     tissue = (hounsfield > _TISSUE_HU).astype(np.uint8)
     opened = cv2.morphologyEx(tissue, cv2.MORPH_OPEN, _OPENING)
-    count, pieces, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
+    count, pieces, stats, _ = cv2.connectedComponentsWithStats(opened)
     if count < 2:
         return None
     largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))

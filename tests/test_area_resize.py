@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from beam_pipelines import area_resize
 from beam_pipelines.area_resize import can_shrink, pack, shrink
 
 
@@ -52,6 +53,18 @@ def test_bytes_that_cannot_be_written_are_read():
     np.testing.assert_array_equal(
         shrink(frozen, pack(any_grey(1)), 9), shrink(stored, pack(any_grey(1)), 9)
     )
+
+
+@pytest.mark.parametrize(("side", "function"), [(18, "_halve"), (17, "_average")])
+def test_any_array_takes_the_one_compiled_function(side: int, function: str):
+    """A part of a larger array, a copy and bytes of a file; compiling takes longer than a slice."""
+    part = noise(32, 2)[3 : 3 + side, 5 : 5 + side]
+    frozen = np.frombuffer(part.tobytes(), np.int16).reshape(side, side)
+    packed = pack(any_grey(2))
+    expected = shrink(part.copy(), packed, 9)
+    np.testing.assert_array_equal(shrink(part, packed, 9), expected)
+    np.testing.assert_array_equal(shrink(frozen, packed, 9), expected)
+    assert len(getattr(area_resize, function).signatures) == 1
 
 
 @pytest.mark.parametrize(

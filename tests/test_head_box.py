@@ -49,6 +49,16 @@ def test_table_and_head_rest_are_left_out():
     assert find_head(hounsfield, RESCALE) == alone
 
 
+def test_thin_parts_of_the_head_grow_back():
+    hounsfield = with_disc(air(), 240, 256, 120)
+    alone = find_head(hounsfield, RESCALE)
+    hounsfield[236:244, 376:392] = 40  # an ear: 8 px thick, 16 long
+    box = find_head(hounsfield, RESCALE)
+    assert alone is not None and box is not None
+    assert box.right >= 388 > alone.right
+    assert box[:3] == alone[:3]
+
+
 def test_what_touches_the_head_is_followed_for_some_millimetres_alone():
     hounsfield = with_disc(air(), 240, 256, 120)
     alone = find_head(hounsfield, RESCALE)
