@@ -1,19 +1,21 @@
 """Probabilities for every slice, part by part, and the submission that is merged from them.
 
-A part holds `image_id` and six probabilities a row. The submission is Kaggle's `ID,Label`, six rows
-a slice, and is published only when it holds every slice that the metadata lists exactly once.
+Probabilities are averaged over the windows that see a slice, then over the members of a group of
+base models, then tempered. A part holds `image_id` and six of them a row. The submission is
+Kaggle's `ID,Label`, six rows a slice, and is published only when it holds every slice that the
+metadata lists exactly once.
 """
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from beam_pipelines import schema, shards, storage, tfrecord
-from beam_pipelines.embeddings import ExampleShard, score_examples
+from beam_pipelines.embeddings import score_examples
 from beam_pipelines.errors import require
 from beam_pipelines.examples import STAGE as EXAMPLES_STAGE
 from beam_pipelines.layout import DataLayout
@@ -21,7 +23,7 @@ from beam_pipelines.metadata import STAGE as METADATA_STAGE
 from beam_pipelines.progress import Advance, no_progress
 from beam_pipelines.quarantine import read_quarantine
 from beam_pipelines.slice_references import read_references
-from trainer import metrics
+from trainer import calibration, metrics
 
 STAGE = "predict"
 # Kaggle clips to the same distance from 0 and 1 before it takes logarithms.
@@ -30,14 +32,67 @@ _SMALLEST = 1e-6
 _NAMED = 5
 
 
-def to_probabilities(logits: np.ndarray) -> np.ndarray:
-    """Logistic function, clipped into the open interval (0, 1); float64 of the same shape."""
-    return clip(metrics.sigmoid(logits))
-
-
 def clip(probabilities: np.ndarray) -> np.ndarray:
     """Moves what is 0 or 1, or as good as that, into the open interval (0, 1)."""
     return np.clip(probabilities, _SMALLEST, 1.0 - _SMALLEST)
+
+
+class ShardToScore(NamedTuple):
+    """A shard of the test split; a task of `PredictionBuilder`.
+
+    Attributes:
+        name: its file name, the same in every folder that is read.
+        num_slices: slices in it.
+        fingerprints: of the shard in each of these folders.
+    """
+
+    name: str
+    num_slices: int
+    fingerprints: tuple[str, ...]
+
+
+def shards_to_score(folders: Sequence[str], how_to_make: str) -> list[ShardToScore]:
+    """The shards of the folders that are read: one of examples, or each member's sequences.
+
+    Args:
+        folders: the folders.
+        how_to_make: the command that makes them, for the error.
+
+    Raises:
+        UserError: a folder is missing or incomplete, or has other shards than the first.
+    """
+    manifests = [shards.read_manifest(folder, how_to_make) for folder in folders]
+    first = [(shard["name"], shard["num_slices"]) for shard in manifests[0]["shards"]]
+    for folder, manifest in zip(folders, manifests, strict=True):
+        require(
+            [(shard["name"], shard["num_slices"]) for shard in manifest["shards"]] == first,
+            f"{folder}: not the slices of {folders[0]}; run extract_embeddings and then "
+            f"{how_to_make} again",
+        )
+    same = zip(*(manifest["shards"] for manifest in manifests), strict=True)
+    return [
+        ShardToScore(name, num_slices, tuple(shard["fingerprint"] for shard in every))
+        for (name, num_slices), every in zip(first, same, strict=True)
+    ]
+
+
+def mean_over_members(members: Sequence[dict[str, np.ndarray]], name: str) -> dict[str, np.ndarray]:
+    """Averages what members say of the same slices, by image id in the order of the first.
+
+    Args:
+        members: probabilities, of shape (6,), by image id, from each member; at least one.
+        name: of the shard, for the error.
+
+    Raises:
+        UserError: members have not seen the same slices.
+    """
+    for member in members[1:]:
+        require(
+            member.keys() == members[0].keys(),
+            f"{STAGE} {name}: the members of the group have not seen the same slices; run "
+            "extract_embeddings and build_sequences again for the whole group",
+        )
+    return {key: np.mean([member[key] for member in members], axis=0) for key in members[0]}
 
 
 @dataclass
@@ -47,67 +102,73 @@ class PredictionBuilder:
     Attributes:
         data_dir: data root.
         model_type: lstm (reads sequences) or base (reads examples).
-        experiment_folder: of the experiment.
-        base_model_id: of the base experiment whose sequences are read.
-        model_fingerprint: of the model file.
+        experiment_folders: of the sequence experiment, or of the base experiments.
+        shard_folders: what is read: each base model's sequences in the order of their folds, or
+            the examples.
+        model_fingerprint: of the model files.
+        temperature: see `trainer.calibration.temper`.
         output_folder: where the parts go.
     """
 
     data_dir: str
     model_type: str
-    experiment_folder: str
-    base_model_id: str
+    experiment_folders: tuple[str, ...]
+    shard_folders: tuple[str, ...]
     model_fingerprint: str
+    temperature: float
     output_folder: str
-    _scorer: Any = field(default=None, repr=False)
+    _scorers: list[Any] = field(default_factory=list, repr=False)
 
     def setup(self) -> None:
-        """Loads the model."""
+        """Loads the models."""
         from trainer import experiment, inference
 
         kind = experiment.LSTM if self.model_type == "lstm" else experiment.BASE
-        found = experiment.find_experiment(self.data_dir, kind, self.experiment_folder)
         load = inference.load_sequence if self.model_type == "lstm" else inference.load_base
-        self._scorer = load(found)
+        self._scorers = [
+            load(experiment.find_experiment(self.data_dir, kind, folder))
+            for folder in self.experiment_folders
+        ]
 
-    def build(self, task: ExampleShard, advance: Advance = no_progress) -> shards.Receipt:
+    def build(self, task: ShardToScore, advance: Advance = no_progress) -> shards.Receipt:
         """Writes one part; see `transforms.Builder`."""
-        name = task.receipt["name"].removesuffix(".tfrecord") + ".csv"
+        name = task.name.removesuffix(".tfrecord") + ".csv"
         expected = shards.fingerprint(
-            STAGE, self.model_type, self.model_fingerprint, task.receipt["fingerprint"]
+            STAGE, self.model_type, self.model_fingerprint, self.temperature, *task.fingerprints
         )
         return shards.build_shard(
             self.output_folder, name, expected, lambda file: self._write(file, task, advance)
         )
 
-    def _write(self, file: IO[bytes], task: ExampleShard, advance: Advance) -> shards.Receipt:
-        layout = DataLayout(self.data_dir)
-        if self.model_type == "lstm":
-            folder = layout.sequences(self.base_model_id, task.split)
-            score = self._score_sequences
-        else:
-            folder, score = layout.examples(task.split), self._score_examples
-        found = score(storage.join(folder, task.receipt["name"]), advance)
-        shards.check_complete(STAGE, task.receipt["num_slices"], len(found))
+    def _write(self, file: IO[bytes], task: ShardToScore, advance: Advance) -> shards.Receipt:
+        members = list(self._score(task.name, advance))
+        found = mean_over_members(members, task.name)
+        shards.check_complete(STAGE, task.num_slices, len(found))
         for image_id, row in found.items():
-            cells = ",".join(f"{value:.9f}" for value in row)
+            final = clip(calibration.temper(row, self.temperature))
+            cells = ",".join(f"{value:.9f}" for value in final)
             file.write(f"{image_id},{cells}\n".encode())
         return {"slices_in": len(found), "num_slices": len(found), "quarantined": []}
 
-    def _score_examples(self, path: str, advance: Advance) -> dict[str, np.ndarray]:
-        found: dict[str, np.ndarray] = {}
-        for slices, _, logits in score_examples(path, self._scorer):
-            ids = [item.image_id for item in slices]
-            found.update(zip(ids, to_probabilities(logits), strict=True))
-            advance(len(slices), 0)
-        return found
+    def _score(self, name: str, advance: Advance) -> Iterator[dict[str, np.ndarray]]:
+        """What each member says of the slices of a shard; the last one's progress is shown."""
+        paths = [storage.join(folder, name) for folder in self.shard_folders]
+        if self.model_type == "lstm":
+            for fold, path in enumerate(paths):
+                last = fold == len(paths) - 1
+                yield self._score_sequences(path, fold, advance if last else no_progress)
+        else:
+            for scorer in self._scorers:
+                last = scorer is self._scorers[-1]
+                yield _score_examples(paths[0], scorer, advance if last else no_progress)
 
-    def _score_sequences(self, path: str, advance: Advance) -> dict[str, np.ndarray]:
+    def _score_sequences(self, path: str, fold: int, advance: Advance) -> dict[str, np.ndarray]:
         rows: list[tuple[str, np.ndarray]] = []
         seen: set[str] = set()
+        (scorer,) = self._scorers
         records = map(schema.decode_sequence, tfrecord.read_file(path))
-        for batch in _batches(records, self._scorer.batch_size):
-            scored = list(self._score_windows(batch))
+        for batch in _batches(records, scorer.batch_size):
+            scored = list(_score_windows(scorer, batch, fold))
             rows += scored
             # A slice in two windows of its series counts once.
             before = len(seen)
@@ -116,20 +177,33 @@ class PredictionBuilder:
         ids, probabilities = zip(*rows, strict=True)
         return metrics.mean_by_image(ids, np.stack(probabilities))
 
-    def _score_windows(self, batch: list[schema.Sequence]) -> Iterator[tuple[str, np.ndarray]]:
-        """Image id and probabilities (6,) of every slice of every window."""
-        logits = self._scorer(
-            {
-                "embeddings": np.stack([s.embeddings for s in batch]),
-                "logits": np.stack([s.logits for s in batch]),
-                "slice_features": np.stack([s.slice_features for s in batch]),
-                "mask": np.stack([s.mask for s in batch]).astype(bool),
-            }
-        )
-        for sequence, rows in zip(batch, to_probabilities(logits), strict=True):
-            for image_id, row in zip(sequence.image_ids, rows, strict=True):
-                if image_id:
-                    yield image_id, row
+
+def _score_examples(path: str, scorer: Any, advance: Advance) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = {}
+    for slices, _, logits in score_examples(path, scorer):
+        ids = [item.image_id for item in slices]
+        found.update(zip(ids, metrics.sigmoid(logits), strict=True))
+        advance(len(slices), 0)
+    return found
+
+
+def _score_windows(
+    scorer: Any, batch: list[schema.Sequence], fold: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Image id and probabilities (6,) of every slice of every window."""
+    logits = scorer(
+        {
+            "embeddings": np.stack([s.embeddings for s in batch]),
+            "logits": np.stack([s.logits for s in batch]),
+            "slice_features": np.stack([s.slice_features for s in batch]),
+            "mask": np.stack([s.mask for s in batch]).astype(bool),
+            "fold": np.full(len(batch), fold, np.int32),
+        }
+    )
+    for sequence, rows in zip(batch, metrics.sigmoid(logits), strict=True):
+        for image_id, row in zip(sequence.image_ids, rows, strict=True):
+            if image_id:
+                yield image_id, row
 
 
 def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
@@ -176,34 +250,34 @@ class PublishPredictions:
     Attributes:
         parts_folder: where the parts are.
         output: the CSV to write, local or in a bucket.
-        scored: image ids that must have a prediction, in the order of the output.
-        quarantined: image ids without pixels, which get the label priors.
+        expected: gives `expected_image_ids`, read when it publishes: a job's payload may not be
+            large, and those of the whole test part are 3 MB.
         priors: six probabilities, of which a small train split may make 0 or 1.
     """
 
     parts_folder: str
     output: str
-    scored: tuple[str, ...]
-    quarantined: tuple[str, ...]
+    expected: Callable[[], tuple[list[str], list[str]]]
     priors: tuple[float, ...]
 
     def __call__(self, receipts: list[shards.Receipt]) -> None:
         """Checks that every slice is there once and writes the CSV."""
+        scored, quarantined = self.expected()
         rows = dict(self._read_parts(receipts))
-        missing = [image_id for image_id in self.scored if image_id not in rows]
+        missing = [image_id for image_id in scored if image_id not in rows]
         require(
-            not missing and len(rows) == len(self.scored),
-            f"{self.output}: not written: {len(missing)} of {len(self.scored)} slices of the "
+            not missing and len(rows) == len(scored),
+            f"{self.output}: not written: {len(missing)} of {len(scored)} slices of the "
             f"metadata have no prediction ({', '.join(missing[:_NAMED])}), "
-            f"{len(rows) - len(self.scored) + len(missing)} predictions are of no slice; run the "
+            f"{len(rows) - len(scored) + len(missing)} predictions are of no slice; run the "
             "stages from build_examples on again",
         )
         with storage.open_atomic(self.output) as file:
             file.write(b"ID,Label\n")
-            for image_id in self.scored:
+            for image_id in scored:
                 file.write(_submission_rows(image_id, rows[image_id]))
             priors = [f"{prior:.9f}" for prior in clip(np.array(self.priors))]
-            for image_id in self.quarantined:
+            for image_id in quarantined:
                 file.write(_submission_rows(image_id, priors))
 
     def _read_parts(self, receipts: list[shards.Receipt]) -> Iterator[tuple[str, list[str]]]:

@@ -12,7 +12,7 @@ from beam_pipelines.embeddings import EmbeddingBuilder, example_shards, file_fin
 from beam_pipelines.errors import UserError
 from beam_pipelines.extract_embeddings import run
 from beam_pipelines.layout import SPLITS, DataLayout
-from beam_pipelines.predictions import PredictionBuilder
+from beam_pipelines.predictions import PredictionBuilder, shards_to_score
 from trainer import shard_files
 
 SETTINGS = ["--image_size=40", "--image_format=png", "--val_ratio=0.4", "--slices_per_shard=8"]
@@ -112,15 +112,21 @@ def test_a_second_run_uses_every_shard(data_dir: Path, capsys: pytest.CaptureFix
 
 def test_progress_is_told_of_every_batch(data_dir: Path, tmp_path: Path):
     """Of embeddings and of the base model's predictions alike."""
-    (experiment,) = data_dir.glob("experiments/base1*")
+    (experiment,) = map(str, data_dir.glob("experiments/base1*"))
+    examples = str(data_dir / "test")
+    embed = EmbeddingBuilder(str(data_dir), experiment, "another", "f", "none")
+    predict = PredictionBuilder(
+        str(data_dir), "base", (experiment,), (examples,), "f", 1.0, str(tmp_path)
+    )
+    embed.setup()
+    predict.setup()
+    embed._scorer.batch_size = predict._scorers[0].batch_size = 3
     calls: list[tuple[int, int]] = []
-    for builder in (
-        EmbeddingBuilder(str(data_dir), str(experiment), "another", "f", "none"),
-        PredictionBuilder(str(data_dir), "base", str(experiment), "", "f", str(tmp_path)),
+    for builder, tasks in (
+        (embed, example_shards(DataLayout(str(data_dir)), ["test"])),
+        (predict, shards_to_score([examples], "")),
     ):
-        builder.setup()
-        builder._scorer.batch_size = 3
-        for task in example_shards(DataLayout(str(data_dir)), ["test"]):
+        for task in tasks:
             calls.clear()
             receipt = builder.build(task, lambda *counts: calls.append(counts))
             whole, rest = divmod(receipt["num_slices"], 3)

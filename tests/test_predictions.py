@@ -1,4 +1,3 @@
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -6,20 +5,66 @@ import pytest
 
 from beam_pipelines import shards
 from beam_pipelines.errors import UserError
-from beam_pipelines.predictions import PublishPredictions, to_probabilities
+from beam_pipelines.predictions import (
+    PublishPredictions,
+    ShardToScore,
+    clip,
+    mean_over_members,
+    shards_to_score,
+)
 from beam_pipelines.schema import SUBTYPES
 
 ROW = "0.100000000,0.200000000,0.300000000,0.400000000,0.500000000,0.600000000"
 
 
 def test_probabilities_are_inside_the_open_interval():
-    found = to_probabilities(np.array([-1000.0, -2.0, 0.0, 2.0, 1000.0], np.float32))
-    np.testing.assert_allclose(found, [1e-6, 1 / (1 + np.e**2), 0.5, 1 / (1 + np.e**-2), 1 - 1e-6])
-    assert (found > 0).all()
-    assert (found < 1).all()
+    np.testing.assert_array_equal(
+        clip(np.array([0.0, 1e-9, 0.2, 1.0])), [1e-6, 1e-6, 0.2, 1 - 1e-6]
+    )
 
 
-def publish(tmp_path: Path, parts: list[list[str]], **changes) -> list[str]:
+def test_members_count_alike():
+    one = {"a": np.full(6, 0.1), "b": np.full(6, 0.2)}
+    two = {"b": np.full(6, 0.6), "a": np.full(6, 0.5)}
+    found = mean_over_members([one, two], "s")
+    assert list(found) == ["a", "b"]
+    np.testing.assert_allclose(found["a"], 0.3)
+    np.testing.assert_allclose(found["b"], 0.4)
+    with pytest.raises(UserError, match="predict s: the members of the group have not seen the sa"):
+        mean_over_members([one, {"a": np.zeros(6)}], "s")
+
+
+def write_folder(folder: Path, counts: list[int]) -> str:
+    receipts = []
+    for index, count in enumerate(counts):
+        name = f"{index}.tfrecord"
+        with shards.write_shard(str(folder), name, f"{folder.name}-{index}") as (_, receipt):
+            receipt["num_slices"] = count
+        receipts.append(receipt)
+    shards.publish_manifest(str(folder), "stage", {}, receipts)
+    return str(folder)
+
+
+def test_members_shards_are_read_side_by_side(tmp_path: Path):
+    one, two = (write_folder(tmp_path / name, [3, 2]) for name in ("one", "two"))
+    assert shards_to_score([one, two], "make") == [
+        ShardToScore("0.tfrecord", 3, ("one-0", "two-0")),
+        ShardToScore("1.tfrecord", 2, ("one-1", "two-1")),
+    ]
+    for counts in ([3, 1], [3, 2, 1], []):
+        other = write_folder(tmp_path / f"other{len(counts)}", counts)
+        with pytest.raises(UserError, match=r"not the slices of .*/one; run .* then make again"):
+            shards_to_score([one, other], "make")
+    with pytest.raises(UserError, match=r"missing: no manifest\.json, .*; run make"):
+        shards_to_score([one, str(tmp_path / "missing")], "make")
+
+
+def publish(
+    tmp_path: Path,
+    parts: list[list[str]],
+    quarantined: tuple[str, ...] = (),
+    priors: tuple[float, ...] = (),
+) -> list[str]:
     """Merges parts of rows of the same probabilities and reads the submission."""
     folder = tmp_path / "parts"
     receipts = []
@@ -28,8 +73,10 @@ def publish(tmp_path: Path, parts: list[list[str]], **changes) -> list[str]:
             file.write("".join(f"{image_id},{ROW}\n" for image_id in ids).encode())
         receipts.append(receipt)
     output = tmp_path / "out.csv"
-    merge = PublishPredictions(str(folder), str(output), ("a", "b", "c"), (), ())
-    dataclasses.replace(merge, **changes)(receipts)
+    merge = PublishPredictions(
+        str(folder), str(output), lambda: (["a", "b", "c"], list(quarantined)), priors
+    )
+    merge(receipts)
     return output.read_text().splitlines()
 
 
