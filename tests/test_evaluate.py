@@ -165,7 +165,7 @@ def test_judges_predict_what_they_judge(trained: Path) -> None:
     examples = shard_files.read_examples(str(trained)).validation
     sequences = shard_files.read_sequences(str(trained), BASE_ID).validation
     judges = (
-        (judging.SliceJudge(examples, config.examples, config.base), base),
+        (judging.SliceJudge(examples, base.config().examples, base.config().base), base),
         (judging.SequenceJudge(sequences, 4), _lstm(trained)),
     )
     expected = np.concatenate([s.labels for s in trainer_data.make_studies("validation")])

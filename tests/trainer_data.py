@@ -279,7 +279,7 @@ def train_both(data_dir: Path) -> None:
     from trainer.train_base import train_base
     from trainer.train_sequence import train_sequence
 
-    base = train_base(str(data_dir), tiny_config(), BASE_MODEL_ID)
+    (base,) = train_base(str(data_dir), tiny_config(), BASE_MODEL_ID)
     priors = shard_files.label_priors(shard_files.read_examples(str(data_dir)).train)
     storage.write_json(base.path(TRANSFORM, LABEL_PRIORS), priors)
     train_sequence(str(data_dir), tiny_config(), BASE_MODEL_ID, SEQUENCE_MODEL_ID)

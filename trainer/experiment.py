@@ -302,6 +302,14 @@ def folder_name(kind: str, model_id: str, config: Config) -> str:
     return f"{model_id}_b{lstm.batch_size}_e{lstm.num_epochs}_l{lstm.num_layers}_cs{lstm.cell_size}"
 
 
+def new_model_id(data_dir: str, kind: str) -> str:
+    """The time, as an id that neither an experiment nor a group has."""
+    found = list_experiments(experiments_folder(data_dir, kind), kind)
+    taken = {group_of(experiment.model_id) for experiment in found}
+    now = int(time.time())
+    return str(next(t for t in range(now, now + len(taken) + 1) if str(t) not in taken))
+
+
 def choose_experiment(
     data_dir: str,
     kind: str,
@@ -326,8 +334,7 @@ def choose_experiment(
     folder = experiments_folder(data_dir, kind)
     taken = {experiment.model_id: experiment for experiment in list_experiments(folder, kind)}
     if model_id is None:
-        now = int(time.time())
-        model_id = str(next(t for t in range(now, now + len(taken) + 1) if str(t) not in taken))
+        model_id = new_model_id(data_dir, kind)
     require(
         _MODEL_ID.fullmatch(model_id) is not None,
         f"model_id: received {model_id!r}; give letters, digits, points and dashes",
