@@ -9,6 +9,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import resource
 import sys
 import time
 import traceback
@@ -26,8 +27,6 @@ from benchmarks.quality_data import SETS, Workspace
 from benchmarks.quality_rows import ROWS, Row, config_of, key_of
 
 _RESULTS = Path("benchmarks/quality.md")
-# A worker's memory grows by what TensorFlow traces for each model.
-_TASKS_A_WORKER = 12
 # One call in a worker: what to call it in the log, the function and its arguments.
 Task = tuple[str, Callable[..., None], tuple[Any, ...]]
 
@@ -151,11 +150,13 @@ def _start_worker(threads: int) -> None:
     os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = str(threads)
 
 
-def _run_task(function: Callable[..., None], arguments: tuple[Any, ...], log: Path) -> float:
+def _run_task(
+    function: Callable[..., None], arguments: tuple[Any, ...], log: Path
+) -> tuple[float, float]:
     """Runs a task; what it prints goes to a file.
 
     Returns:
-        Wall seconds.
+        Wall seconds, and the worker's peak memory so far in GB.
 
     Raises:
         RuntimeError: it failed; the traceback as text, because not every exception can be sent.
@@ -173,7 +174,8 @@ def _run_task(function: Callable[..., None], arguments: tuple[Any, ...], log: Pa
             raise RuntimeError(traceback.format_exc()) from None
         finally:
             _forget_models()
-    return time.monotonic() - started
+    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return time.monotonic() - started, peak_gb
 
 
 def _forget_models() -> None:
@@ -195,7 +197,6 @@ def run_phase(workspace: Workspace, tasks: Sequence[Task], workers: int) -> list
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_start_worker,
         initargs=(threads,),
-        max_tasks_per_child=_TASKS_A_WORKER,
     ) as pool:
         running = {}
         for name, function, arguments in tasks:
@@ -209,7 +210,8 @@ def run_phase(workspace: Workspace, tasks: Sequence[Task], workers: int) -> list
                 failed.append(running[done])
                 print(f"{title}: failed: {error}", file=sys.stderr)
             else:
-                print(f"{title}: {done.result():.0f} s", file=sys.stderr)
+                seconds, peak_gb = done.result()
+                print(f"{title}: {seconds:.0f} s, peak {peak_gb:.1f} GB", file=sys.stderr)
     return failed
 
 

@@ -7,11 +7,12 @@ of the judge set.
 """
 
 import datetime
+import re
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from benchmarks.quality_data import JUDGE, TRAIN, Workspace
 from benchmarks.quality_rows import ROWS, Row, config_of, key_of, model_id_of
 from configs import to_yaml
 from configs.loader import to_mapping
+
+if TYPE_CHECKING:
+    from trainer.experiment import Experiment
 
 # Labels 0 or 1 and logits, each of shape (num_slices, 6).
 Predictions = tuple[np.ndarray, np.ndarray]
@@ -82,10 +86,10 @@ def _prior(workspace: Workspace, row: Row, seed: int) -> dict[str, Any]:
 def _train_base(workspace: Workspace, row: Row, seed: int) -> dict[str, Any]:
     from trainer.train_base import train_base
 
-    root = _roots(workspace, row, seed)[0]
+    root, judge = _roots(workspace, row, seed)
     model_id = model_id_of(row, workspace.sizes, seed)
     train_base(root, config_of(row, workspace.sizes, seed), model_id)
-    return _save(workspace, row, seed, _judge_base(workspace, row, seed))
+    return _save(workspace, row, seed, _score_base(workspace, row, seed, judge))
 
 
 def _rescore_base(workspace: Workspace, row: Row, seed: int) -> dict[str, Any]:
@@ -93,7 +97,7 @@ def _rescore_base(workspace: Workspace, row: Row, seed: int) -> dict[str, Any]:
     from trainer import experiment
 
     assert row.made_from is not None
-    root = _roots(workspace, row, seed)[0]
+    root, judge = _roots(workspace, row, seed)
     source = experiment.find_experiment(
         root, experiment.BASE, model_id_of(ROWS[row.made_from], workspace.sizes, seed)
     )
@@ -104,7 +108,7 @@ def _rescore_base(workspace: Workspace, row: Row, seed: int) -> dict[str, Any]:
     config = config_of(row, workspace.sizes, seed)
     storage.write_text(target.path("config.yaml"), to_yaml(config))
     target.update(model_id=model_id)
-    return _save(workspace, row, seed, _judge_base(workspace, row, seed))
+    return _save(workspace, row, seed, _score_base(workspace, row, seed, judge))
 
 
 def prepare_sequences(workspace: Workspace, base_row: Row, seed: int) -> None:
@@ -112,13 +116,17 @@ def prepare_sequences(workspace: Workspace, base_row: Row, seed: int) -> None:
     from beam_pipelines import build_sequences
 
     root, judge = _roots(workspace, base_row, seed)
-    model = _model_path(workspace, base_row, seed)
     max_to_keep = config_of(base_row, workspace.sizes, seed).sequence.max_to_keep
-    splits = {root: ["train", "validation"], judge: ["validation"]}
-    for data_dir, names in splits.items():
-        _embed(data_dir, model, names)
-        place = ["--data_dir", data_dir, "--model_id", model, "--base_data", *names]
+
+    def build(data_dir: str, model: str, splits: list[str]) -> None:
+        _embed(data_dir, model, splits)
+        place = ["--data_dir", data_dir, "--model_id", model, "--base_data", *splits]
         build_sequences.run([*place, "--max_to_keep", str(max_to_keep)])
+
+    # The train set first, and all members of a group together: it fits the transform.
+    build(root, model_id_of(base_row, workspace.sizes, seed), ["train", "validation"])
+    for member in _members(workspace, base_row, seed):
+        build(judge, member.folder, ["validation"])
 
 
 def _train_sequence(workspace: Workspace, row: Row, seed: int) -> dict[str, Any]:
@@ -126,10 +134,12 @@ def _train_sequence(workspace: Workspace, row: Row, seed: int) -> dict[str, Any]
 
     assert row.made_from is not None
     root, judge = _roots(workspace, row, seed)
-    base_id = model_id_of(ROWS[row.made_from], workspace.sizes, seed)
+    base_row = ROWS[row.made_from]
+    base_id = model_id_of(base_row, workspace.sizes, seed)
     model_id = model_id_of(row, workspace.sizes, seed)
     trained = train_sequence(root, config_of(row, workspace.sizes, seed), base_id, model_id)
-    judged, chosen_by = (_score_sequences(trained, place, base_id) for place in (judge, root))
+    base_ids = [member.model_id for member in _members(workspace, base_row, seed)]
+    judged, chosen_by = (_score_sequences(trained, place, base_ids) for place in (judge, root))
     return _save(workspace, row, seed, judged, chosen_by)
 
 
@@ -141,8 +151,7 @@ def _scale(workspace: Workspace, row: Row, seed: int) -> dict[str, Any]:
         fitted_on = _saved(workspace, source.name, seed, "chosen_by")
     else:
         root = _roots(workspace, source, seed)[0]
-        _embed(root, _model_path(workspace, source, seed), ["validation"])
-        fitted_on = _read_embeddings(root, model_id_of(source, workspace.sizes, seed))
+        fitted_on = _score_base(workspace, source, seed, root)
     temperature = quality_metrics.fit_temperature(*fitted_on)
     labels, logits = _saved(workspace, source.name, seed)
     found = _save(workspace, row, seed, (labels, logits / temperature))
@@ -155,13 +164,14 @@ def _roots(workspace: Workspace, row: Row, seed: int) -> tuple[str, str]:
     return train, judge
 
 
-def _model_path(workspace: Workspace, row: Row, seed: int) -> str:
-    """What a row's base model is called from another data root: the path of its experiment."""
+def _members(workspace: Workspace, row: Row, seed: int) -> "list[Experiment]":
+    """A row's base model, or the members of its group: X-fold0, X-fold1, ..."""
     from trainer import experiment
 
-    root = _roots(workspace, row, seed)[0]
+    folder = experiment.experiments_folder(_roots(workspace, row, seed)[0], experiment.BASE)
     model_id = model_id_of(row, workspace.sizes, seed)
-    return experiment.find_experiment(root, experiment.BASE, model_id).folder
+    found = experiment.list_experiments(folder, experiment.BASE)
+    return [e for e in found if re.fullmatch(rf"{re.escape(model_id)}(-fold\d+)?", e.model_id)]
 
 
 def _embed(data_dir: str, model: str, splits: list[str]) -> None:
@@ -170,36 +180,46 @@ def _embed(data_dir: str, model: str, splits: list[str]) -> None:
     extract_embeddings.run(["--data_dir", data_dir, "--model_id", model, "--base_data", *splits])
 
 
-def _judge_base(workspace: Workspace, row: Row, seed: int) -> Predictions:
-    judge = _roots(workspace, row, seed)[1]
-    _embed(judge, _model_path(workspace, row, seed), ["validation"])
-    return _read_embeddings(judge, model_id_of(row, workspace.sizes, seed))
+def _score_base(workspace: Workspace, row: Row, seed: int, data_dir: str) -> Predictions:
+    """Labels and logits of the labelled validation slices of a data root, members averaged."""
+    from trainer import metrics, shard_files
+
+    ids, labels, logits = [], [], []
+    for member in _members(workspace, row, seed):
+        _embed(data_dir, member.folder, ["validation"])
+        folder = DataLayout(data_dir).embeddings(member.model_id, "validation")
+        for record in shard_files.read_folder(folder, "extract_embeddings").records():
+            item, _, values = schema.decode_embedding(record)
+            if item.label is not None:
+                ids.append(item.image_id)
+                labels.append(item.label)
+                logits.append(values)
+    label_of = metrics.mean_by_image(ids, np.array(labels))
+    mean_of = metrics.mean_by_image(ids, metrics.sigmoid(np.array(logits)))
+    return np.array(list(label_of.values())), _to_logits(mean_of)
 
 
-def _read_embeddings(data_dir: str, model_id: str) -> Predictions:
-    """Labels and logits of the labelled validation slices."""
-    from trainer import shard_files
-
-    folder = DataLayout(data_dir).embeddings(model_id, "validation")
-    records = shard_files.read_folder(folder, "extract_embeddings").records()
-    decoded = [schema.decode_embedding(record) for record in records]
-    pairs = [(item.label, logits) for item, _, logits in decoded if item.label is not None]
-    labels, logits = zip(*pairs, strict=True)
-    return np.array(labels), np.array(logits, np.float64)
+def _to_logits(probabilities: dict[str, np.ndarray]) -> np.ndarray:
+    return quality_metrics.to_logits(np.array(list(probabilities.values())))
 
 
-def _score_sequences(trained: Any, data_dir: str, base_id: str) -> Predictions:
-    """Labels and logits of the labelled validation slices, a slice's windows averaged."""
+def _score_sequences(trained: Any, data_dir: str, base_ids: list[str]) -> Predictions:
+    """Labels and logits of the labelled validation slices, windows and members averaged."""
     from trainer import inference, input_pipeline, judging, metrics, shard_files
 
-    path = DataLayout(data_dir).sequences(base_id, "validation")
-    folder = shard_files.read_folder(path, "build_sequences")
     scorer = inference.load_sequence(trained)
-    batches = input_pipeline.evaluation_sequences(folder, scorer.batch_size)
-    logits = np.concatenate([scorer(batch) for batch in batches.as_numpy_iterator()])
-    slices = judging.SequenceSlices(folder)
-    labels, probabilities = slices.by_image(metrics.sigmoid(logits))
-    return labels, quality_metrics.to_logits(probabilities)
+    found = []
+    for base_id in base_ids:
+        path = DataLayout(data_dir).sequences(base_id, "validation")
+        folder = shard_files.read_folder(path, "build_sequences")
+        batches = input_pipeline.evaluation_sequences(folder, scorer.batch_size)
+        logits = np.concatenate([scorer(batch) for batch in batches.as_numpy_iterator()])
+        found.append(judging.SequenceSlices(folder).by_image(metrics.sigmoid(logits)))
+    labels = found[0][0]
+    # All members have read the same shards, in the same order.
+    assert all(np.array_equal(other, labels) for other, _ in found)
+    mean = np.mean([probabilities for _, probabilities in found], axis=0)
+    return labels, quality_metrics.to_logits(mean)
 
 
 def _save(
