@@ -4,6 +4,7 @@ VENV := .venv
 DATA_DIR ?= build/demo
 GPU ?=
 BENCH ?=
+QUALITY ?=
 LOCK := requirements$(if $(GPU),-gpu).lock
 # Another lock file makes the environment anew.
 STAMP := $(VENV)/.installed-$(basename $(LOCK))
@@ -12,7 +13,7 @@ DEMO_ARCHIVE := $(DATA_DIR)/archive.zip
 DEMO_PATIENTS ?= 100
 DEMO_SEED ?= 1
 
-.PHONY: help env demo test test-slow bench lint lock clean
+.PHONY: help env demo test test-slow bench quality lint lock clean
 
 help:
 	@echo "make demo       every stage on a drawn archive, both models trained, under five minutes"
@@ -21,6 +22,8 @@ help:
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make bench      measures every stage, writes benchmarks/RESULTS.md: hours, 60 GB of disk"
 	@echo "                (BENCH='--quick', BENCH='--only predict help', BENCH=--list)"
+	@echo "make quality    compares models and settings on drawn phantoms, writes benchmarks/quality.md:"
+	@echo "                an hour, 4 GB of disk (QUALITY='--quick', QUALITY='--only ema', QUALITY=--list)"
 	@echo "make env        the environment, in .venv; GPU=1 for TensorFlow's CUDA libraries"
 	@echo "make lint       linter and type checker"
 	@echo "make lock       resolve the dependencies of pyproject.toml anew"
@@ -56,6 +59,9 @@ test-slow: $(STAMP)
 
 bench: $(STAMP)
 	$(VENV)/bin/python -m benchmarks.run $(BENCH)
+
+quality: $(STAMP)
+	$(VENV)/bin/python -m benchmarks.quality $(QUALITY)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -1,0 +1,284 @@
+"""Compares models and settings on drawn phantoms: `python -m benchmarks.quality`, `make quality`.
+
+Interrupted, start it again: sets, models and rows that are there are kept. A row whose settings
+have changed is made again.
+"""
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import os
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from beam_pipelines.errors import exit_with, require
+from beam_pipelines.progress import num_cores
+from benchmarks import quality_data, quality_models, quality_report, quality_rows
+from benchmarks.bench import code_fingerprint
+from benchmarks.machine import describe_machine
+from benchmarks.quality_data import SETS, Workspace
+from benchmarks.quality_rows import ROWS, Row, config_of, key_of
+
+_RESULTS = Path("benchmarks/quality.md")
+# One call in a worker: what to call it in the log, the function and its arguments.
+Task = tuple[str, Callable[..., None], tuple[Any, ...]]
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.quality",
+        description="Trains each row's model on drawn head CTs and judges it on patients that "
+        "took no part in training, choice of epoch or calibration. Writes --results.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--only", nargs="+", metavar="ROW", help="some rows, and what they need")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[1, 2, 3], metavar="SEED",
+        help="seeds of sets and models (default: 1 2 3)",
+    )  # fmt: skip
+    parser.add_argument("--list", action="store_true", help="list the rows and what is there")
+    parser.add_argument("--report", action="store_true", help="only render what is there")
+    parser.add_argument(
+        "--redo", action="store_true", help="make rows again that other code has made"
+    )
+    parser.add_argument(
+        "--quick", action="store_true",
+        help="12 patients, 32 px, one epoch: shows that it runs, not what is better",
+    )  # fmt: skip
+    parser.add_argument(
+        "--workers", type=int, default=num_cores(),
+        help="processes that share the cores, a row each (default: a process a core)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--work_dir", type=Path, default=Path("build/quality"),
+        help="where sets, models and results are kept (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--results", type=Path,
+        help=f"the report (default: {_RESULTS}, with --quick quality-quick.md in the work folder)",
+    )  # fmt: skip
+    args = parser.parse_args(argv)
+    require(args.workers >= 1, f"--workers: received {args.workers}; give a number from 1")
+    require(min(args.seeds) >= 0, f"--seeds: received {min(args.seeds)}; give numbers from 0")
+    return args
+
+
+def read_made(
+    workspace: Workspace, row: Row, seed: int, code: str | None = None
+) -> dict[str, Any] | None:
+    """A row's result, where it is there and was made with the row's present settings.
+
+    Args:
+        workspace: where results are.
+        row: the row.
+        seed: the seed.
+        code: fingerprint of the code that must have made it; None for any.
+    """
+    path = workspace.result(row.name, seed)
+    if not path.exists():
+        return None
+    found = json.loads(path.read_text())
+    same = found["key"] == key_of(row, workspace.sizes, seed) and code in (None, found["code"])
+    return found if same else None
+
+
+def missing(
+    workspace: Workspace, rows: Iterable[Row], seeds: Sequence[int], code: str | None
+) -> list[tuple[Row, int]]:
+    """Rows and seeds that are to be made; a row that equals the default row is left out."""
+    return [
+        (row, seed)
+        for row in rows
+        for seed in seeds
+        if not quality_rows.is_default(row, workspace.sizes, seed)
+        and read_made(workspace, row, seed, code) is None
+    ]
+
+
+def phases(workspace: Workspace, pairs: Sequence[tuple[Row, int]]) -> list[list[Task]]:
+    """What to run; tasks of a phase need only what the phases before have made."""
+    sizes = workspace.sizes
+    seeds = sorted({seed for _, seed in pairs})
+    archives: list[Task] = [
+        (f"draw_{name}", quality_data.draw, (workspace, seed, name))
+        for seed in seeds
+        for name in SETS
+    ]
+    roots: dict[Path, Task] = {}
+    for row, seed in pairs:
+        config = config_of(row, sizes, seed)
+        for name in SETS:
+            root = workspace.root(seed, name, config.examples)
+            call = (workspace, seed, name, config)
+            roots.setdefault(root, (f"build_{root.name}", quality_data.build_root, call))
+    bases = sorted(
+        {
+            (row.made_from, seed)
+            for row, seed in pairs
+            if row.how == quality_rows.TRAIN_SEQUENCE and row.made_from
+        }
+    )
+    sequences: list[Task] = [
+        (f"sequences_{name}", quality_models.prepare_sequences, (workspace, ROWS[name], seed))
+        for name, seed in bases
+    ]
+
+    def rows_made(*hows: str) -> list[Task]:
+        chosen = [(row, seed) for row, seed in pairs if row.how in hows]
+        return [(r.name, quality_models.make_row, (workspace, r, s)) for r, s in chosen]
+
+    return [
+        archives,
+        list(roots.values()),
+        rows_made(quality_rows.TRAIN_BASE),
+        [*sequences, *rows_made(quality_rows.PRIOR, quality_rows.RESCORE_BASE)],
+        rows_made(quality_rows.TRAIN_SEQUENCE),
+        rows_made(quality_rows.SCALE),
+    ]
+
+
+def _start_worker(threads: int) -> None:
+    """Gives a worker its share of the cores, before it loads TensorFlow."""
+    os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = str(threads)
+
+
+def _run_task(
+    function: Callable[..., None], arguments: tuple[Any, ...], log: Path
+) -> tuple[float, float]:
+    """Runs a task; what it prints goes to a file.
+
+    Returns:
+        Wall seconds, and the worker's peak memory so far in GB.
+
+    Raises:
+        RuntimeError: it failed; the traceback as text, because not every exception can be sent.
+    """
+    started = time.monotonic()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        log.open("w") as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(file),
+    ):
+        try:
+            function(*arguments)
+        except Exception:
+            raise RuntimeError(traceback.format_exc()) from None
+        finally:
+            _forget_models()
+    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return time.monotonic() - started, peak_gb
+
+
+def _forget_models() -> None:
+    if "keras" in sys.modules:
+        sys.modules["keras"].backend.clear_session()
+
+
+def run_phase(workspace: Workspace, tasks: Sequence[Task], workers: int) -> list[str]:
+    """Runs tasks side by side.
+
+    Returns:
+        Names of those that failed; what went wrong has been printed.
+    """
+    failed = []
+    threads = max(1, num_cores() // workers)
+    with ProcessPoolExecutor(
+        workers,
+        # A forked TensorFlow hangs.
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start_worker,
+        initargs=(threads,),
+    ) as pool:
+        running = {}
+        for name, function, arguments in tasks:
+            seed = next(value for value in arguments if isinstance(value, int))
+            log = workspace.log(name, seed)
+            running[pool.submit(_run_task, function, arguments, log)] = f"{name} seed {seed}"
+        for number, done in enumerate(as_completed(running), start=1):
+            title = f"{number} of {len(running)}: {running[done]}"
+            error = done.exception()
+            if error is not None:
+                failed.append(running[done])
+                print(f"{title}: failed: {error}", file=sys.stderr)
+            else:
+                seconds, peak_gb = done.result()
+                print(f"{title}: {seconds:.0f} s, peak {peak_gb:.1f} GB", file=sys.stderr)
+    return failed
+
+
+def collect(workspace: Workspace, seeds: Sequence[int]) -> quality_report.Results:
+    """All results of present settings that are there."""
+    found = {}
+    for row in quality_rows.ALL_ROWS:
+        for seed in seeds:
+            result = read_made(workspace, row, seed)
+            if result is not None:
+                found[row.name, seed] = result
+    return found
+
+
+def _list(workspace: Workspace, rows: Sequence[Row], seeds: Sequence[int]) -> None:
+    for row in rows:
+        made = [str(seed) for seed in seeds if read_made(workspace, row, seed)]
+        print(f"{row.name:18} {row.stage:12} made: {' '.join(made) or '-':8} {row.what}")
+
+
+def _command(args: argparse.Namespace) -> str:
+    seeds = " ".join(map(str, args.seeds))
+    return f"python -m benchmarks.quality --seeds {seeds}{' --quick' * args.quick}"
+
+
+def write_report(workspace: Workspace, args: argparse.Namespace) -> Path:
+    """Renders what is there to the report's file."""
+    results = collect(workspace, args.seeds)
+    require(bool(results), f"{workspace.folder}: no results yet; leave --report out to make them")
+    there = sorted({seed for _, seed in results})
+    sets = {
+        seed: quality_data.describe_sets(
+            workspace, seed, quality_rows.default_config(workspace.sizes, seed)
+        )
+        for seed in there
+    }
+    path = args.results or (args.work_dir / "quality-quick.md" if args.quick else _RESULTS)
+    text = quality_report.render(
+        results, sets, workspace.sizes, describe_machine(), code_fingerprint(), _command(args)
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def main() -> None:
+    """Runs what the command line asks for."""
+    args = parse_args(None)
+    sizes = quality_rows.QUICK if args.quick else quality_rows.FULL
+    workspace = Workspace(args.work_dir / ("quick" if args.quick else "full"), sizes)
+    rows = quality_rows.choose_rows(args.only)
+    if args.list:
+        _list(workspace, rows, args.seeds)
+        return
+    failed = []
+    if not args.report:
+        code = code_fingerprint() if args.redo else None
+        started = time.monotonic()
+        for tasks in phases(workspace, missing(workspace, rows, args.seeds, code)):
+            if tasks:
+                failed += run_phase(workspace, tasks, args.workers)
+        print(f"{(time.monotonic() - started) / 60:.1f} minutes", file=sys.stderr)
+    print(write_report(workspace, args))
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    exit_with(main)
