@@ -15,14 +15,13 @@ from beam_pipelines.layout import DataLayout
 from beam_pipelines.predictions import (
     STAGE,
     PredictionBuilder,
-    PublishPredictions,
     ShardToScore,
-    expected_image_ids,
     shards_to_score,
 )
 from beam_pipelines.progress import report
 from beam_pipelines.schema import SUBTYPES
 from beam_pipelines.sequence_shards import HOW_TO_MAKE as HOW_TO_MAKE_SEQUENCES
+from beam_pipelines.submission import PublishPredictions, expected_image_ids
 
 if TYPE_CHECKING:
     from trainer.experiment import Experiment

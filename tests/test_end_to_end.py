@@ -1,6 +1,7 @@
 """launch/local.sh from an archive to a prediction CSV, undisturbed and killed in every stage."""
 
 import csv
+import dataclasses
 import os
 import re
 import signal
@@ -15,7 +16,10 @@ import pytest
 from beam_pipelines import demo_archive, demo_plan, storage
 from beam_pipelines.layout import DataLayout
 from beam_pipelines.schema import SUBTYPES
+from beam_pipelines.shards import read_manifest
 from beam_pipelines.slice_references import read_references
+from configs import load_config, to_yaml
+from trainer.experiment import LSTM, find_base_models, find_experiment
 
 ROOT = Path(__file__).parent.parent
 STAGES = (
@@ -38,11 +42,13 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def start(archive: Path, data_dir: Path) -> subprocess.Popen[str]:
+def start(
+    archive: Path, data_dir: Path, config: str = "configs/tiny.yaml"
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [
             *("launch/local.sh", "--archive", str(archive), "--data_dir", str(data_dir)),
-            *("--config", "configs/tiny.yaml"),
+            *("--config", config),
         ],
         cwd=ROOT,
         env={**os.environ, "PYTHON": sys.executable},
@@ -109,6 +115,33 @@ def test_from_archive_to_predictions(archive: Path, tmp_path: Path) -> None:
     assert "1 quarantined" in summary.stdout
     assert f"predictions     {data_dir}/output2.csv" in summary.stdout
     assert not list(tmp_path.rglob("*.tmp-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_same_script_runs_a_group_of_folds(archive: Path, tmp_path: Path) -> None:
+    tiny = load_config("configs/tiny.yaml")
+    config = dataclasses.replace(
+        tiny,
+        examples=dataclasses.replace(tiny.examples, slices_per_shard=32),
+        base=dataclasses.replace(tiny.base, folds=2),
+    )
+    (tmp_path / "folds.yaml").write_text(to_yaml(config))
+    data_dir = tmp_path / "data"
+    finish(start(archive, data_dir, str(tmp_path / "folds.yaml")))
+    check_predictions(data_dir)
+    members = find_base_models(str(data_dir))
+    assert [member.fold() for member in members] == [(2, 0), (2, 1)]
+    layout = DataLayout(str(data_dir))
+    held = [read_manifest(layout.sequences(member.model_id, "train"), "") for member in members]
+    train = read_manifest(layout.examples("train"), "")
+    assert sum(part["num_slices"] for part in held) == train["num_slices"]
+    lstm = find_experiment(str(data_dir), LSTM)
+    assert lstm.record()["base_model_ids"] == [member.model_id for member in members]
+    # A second start finds everything done.
+    before = shard_times(data_dir)
+    finish(start(archive, data_dir, str(tmp_path / "folds.yaml")))
+    assert shard_times(data_dir) == before
 
 
 @pytest.mark.slow

@@ -149,6 +149,19 @@ def test_an_incomplete_group_is_refused(tmp_path: Path) -> None:
         experiment.find_base_models(str(tmp_path), "7")
 
 
+def test_a_model_and_a_group_cannot_have_the_same_id(tmp_path: Path) -> None:
+    _open_group(tmp_path, "7")
+    with pytest.raises(UserError, match="model_id: '7' is taken: a group of folds has it; give"):
+        _open(tmp_path, "7")
+    with pytest.raises(UserError, match="received '7-fold1', but ids that end so are those of"):
+        _open(tmp_path, "7-fold1")
+    _open(tmp_path, "9")
+    with pytest.raises(UserError, match="model_id: '9' is taken: a model without folds has it"):
+        _open_group(tmp_path, "9")
+    assert len(_open_group(tmp_path, "7")) == 3
+    assert _open(tmp_path, "9").model_id == "9"
+
+
 def test_base_models_that_are_not_there(tmp_path: Path) -> None:
     root = str(tmp_path)
     with pytest.raises(UserError, match="0 base experiments: none; train one first: python -m"):
@@ -158,10 +171,6 @@ def test_base_models_that_are_not_there(tmp_path: Path) -> None:
         experiment.find_base_models(root, "8")
     with pytest.raises(UserError, match="no base experiment '8'; there are: 7-fold0, 7-fold1;"):
         experiment.find_base_models("/elsewhere", f"{root}/experiments/8")
-    single = _open(tmp_path)
-    with pytest.raises(UserError, match="7 is the id of an experiment and of a group of folds"):
-        experiment.find_base_models(root, "7")
-    assert experiment.find_base_models(root, single.folder) == [single]
 
 
 def test_the_base_experiments_of_a_group_are_beside_the_lstm(tmp_path: Path) -> None:

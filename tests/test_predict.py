@@ -34,14 +34,10 @@ from beam_pipelines import (
 from beam_pipelines.errors import UserError
 from beam_pipelines.layout import SPLITS, DataLayout
 from beam_pipelines.predict import run, temperature_of
-from beam_pipelines.predictions import (
-    PredictionBuilder,
-    PublishPredictions,
-    expected_image_ids,
-    shards_to_score,
-)
+from beam_pipelines.predictions import PredictionBuilder, shards_to_score
 from beam_pipelines.schema import SUBTYPES, Slice
 from beam_pipelines.slice_features import SLICE_FEATURES
+from beam_pipelines.submission import PublishPredictions, expected_image_ids
 
 SETTINGS = ["--image_size=40", "--image_format=png", "--val_ratio=0.4", "--slices_per_shard=4"]
 NO_HEADER = "ID_noheader"

@@ -6,13 +6,13 @@ import pytest
 from beam_pipelines import shards
 from beam_pipelines.errors import UserError
 from beam_pipelines.predictions import (
-    PublishPredictions,
     ShardToScore,
     clip,
     mean_over_members,
     shards_to_score,
 )
 from beam_pipelines.schema import SUBTYPES
+from beam_pipelines.submission import PublishPredictions
 
 ROW = "0.100000000,0.200000000,0.300000000,0.400000000,0.500000000,0.600000000"
 

@@ -339,10 +339,31 @@ def choose_experiment(
         _MODEL_ID.fullmatch(model_id) is not None,
         f"model_id: received {model_id!r}; give letters, digits, points and dashes",
     )
+    if kind == BASE:
+        _check_name(model_id, data.get("group"), set(taken))
     if model_id in taken:
         _check_same(taken[model_id], config, data)
         return taken[model_id]
     return Experiment(storage.join(folder, folder_name(kind, model_id, config)), kind, model_id)
+
+
+def _check_name(model_id: str, group: str | None, taken: set[str]) -> None:
+    """Checks that an id cannot be taken for that of a group, or a group's for that of a model."""
+    name = group_of(model_id)
+    require(
+        group is not None or name == model_id,
+        f"model_id: received {model_id!r}, but ids that end so are those of the members of a group "
+        f"of folds; give another, or {name!r} with the group's number of --folds",
+    )
+    if group is None:
+        clash = any(group_of(other) == name for other in taken - {name})
+    else:
+        clash = group in taken
+    require(
+        not clash,
+        f"model_id: {name!r} is taken: {'a group' if group is None else 'a model without'} of "
+        "folds has it; give another, or the settings that it was trained with",
+    )
 
 
 def start_experiment(experiment: Experiment, config: Config, data: dict[str, Any]) -> None:
