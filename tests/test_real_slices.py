@@ -111,3 +111,30 @@ def test_pixels_are_pydicoms():
             expected = stored * int(dataset.RescaleSlope) + int(dataset.RescaleIntercept)
             expected[stored == -2000] = AIR
             np.testing.assert_array_equal(decode_hounsfield(data), expected, err_msg=name)
+
+
+def test_the_loss_can_be_driven_down_on_the_labelled_series(data_dir: Path):
+    """Real pixels, labels and their order line up; it says nothing about skill."""
+    import keras
+
+    from configs import BaseConfig, ExamplesConfig
+    from trainer import shard_files
+    from trainer.base_model import build_base_model
+    from trainer.input_pipeline import TrainingOrder, training_examples
+    from trainer.losses import weighted_loss
+    from trainer.optimizer import make_optimizer
+
+    folders = [shard_files.read_folder(str(data_dir / s), "") for s in ("train", "validation")]
+    (folder,) = [folder for folder in folders if folder.num_labelled == 36]
+    base = BaseConfig(
+        pretrained_model="small_cnn", pretrained_weights="none", lr=3e-3, dropout_rate=0.0,
+        augment=False, batch_size=18,
+    )  # fmt: skip
+    order = TrainingOrder(0, base.batch_size, 0, 40, 64)
+    dataset = training_examples(folder, ExamplesConfig(image_size=64), base, order)
+    keras.utils.set_random_seed(0)
+    model = build_base_model(base, 64, shard_files.label_priors(folder))
+    model.compile(make_optimizer(base, 80), weighted_loss)
+    losses = model.fit(dataset, epochs=40, steps_per_epoch=2, verbose=0).history["loss"]
+    assert losses[0] > 0.1
+    assert losses[-1] < 0.02 < losses[0] / 5
