@@ -182,8 +182,8 @@ def _application(
 
     Args:
         build: the function of keras.applications.
-        scaling: scale and offset of each of three channels that take [-1, 1] to what it was trained with;
-            None where that is [-1, 1].
+        scaling: scale and offset of each of three channels, from [-1, 1] to what it was trained
+            with; None where that is [-1, 1].
     """
 
     def build_for(image_size: int, num_channels: int, weights: str | None) -> Any:
