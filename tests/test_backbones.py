@@ -67,14 +67,19 @@ def test_embedding_width_and_a_forward_pass(name: str, width: int, num_channels:
         ),
     ],
 )
-def test_images_are_scaled_as_keras_scales_pixels(name: str, application: Any) -> None:
+def test_images_are_scaled_as_keras_scales_pixels(
+    tmp_path: Path, name: str, application: Any
+) -> None:
     images = _images(name)
-    model = backbones.build_backbone(name, SIZES[name], "none")
-    shape = images.shape[1:]
-    expected = application(include_top=False, weights=None, input_shape=shape, pooling="avg")
-    expected.set_weights(model.get_weights())
-    pixels = (images + 1) * 127.5
+    expected = application(
+        include_top=False, weights=None, input_shape=images.shape[1:], pooling="avg"
+    )
+    # What a user saves on a machine that may download.
+    path = str(tmp_path / "saved.weights.h5")
+    expected.save_weights(path)
+    model = backbones.build_backbone(name, SIZES[name], path)
     received = model(images, training=False)
+    pixels = (images + 1) * 127.5
     assert np.allclose(received, expected(pixels, training=False), rtol=1e-3, atol=1e-5)
     assert not np.allclose(received, expected(images, training=False), rtol=1e-1, atol=1e-5)
 
@@ -86,32 +91,46 @@ def _train_step(model: Any, images: np.ndarray) -> list[np.ndarray]:
     return [np.asarray(v) for v in tape.gradient(loss, model.trainable_variables)]
 
 
-@pytest.mark.parametrize("name", ["efficientnet_v2_b0", "convnext_tiny"])
-def test_a_model_with_a_new_backbone_is_saved_and_trained(tmp_path: Path, name: str) -> None:
+@pytest.fixture
+def policy(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The policy of the parameter, for one test."""
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy(request.param)
+    yield request.param
+    keras.mixed_precision.set_global_policy(before)
+
+
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [
+        ("small_cnn", "mixed_bfloat16"),
+        ("efficientnet_v2_b0", "float32"),
+        ("convnext_tiny", "mixed_bfloat16"),
+        pytest.param("efficientnet_v2_b0", "mixed_bfloat16", marks=pytest.mark.slow),
+        pytest.param("efficientnet_v2_s", "mixed_bfloat16", marks=pytest.mark.slow),
+        pytest.param("convnext_tiny", "float32", marks=pytest.mark.slow),
+        pytest.param("resnet_50", "mixed_bfloat16", marks=pytest.mark.slow),
+        pytest.param("inception_resnet", "mixed_bfloat16", marks=pytest.mark.slow),
+    ],
+    indirect=["policy"],
+)
+def test_a_model_with_a_backbone_is_saved_and_trained(
+    tmp_path: Path, name: str, policy: str
+) -> None:
     backbone = backbones.build_backbone(name, SIZES[name], "none", 6)
     images = _images(name, 6)
     inputs = keras.Input(images.shape[1:])
-    model = keras.Model(inputs, keras.layers.Dense(6)(backbone(inputs)))
+    model = keras.Model(inputs, keras.layers.Dense(6, dtype="float32")(backbone(inputs)))
     model_files.save_model(model, str(tmp_path / "model.keras"))
     again = model_files.load_model(str(tmp_path / "model.keras"))
     assert np.allclose(again(images, training=False), model(images, training=False), atol=1e-5)
     assert again.get_layer("backbone").output_shape == backbone.output_shape
+    embedding = again.get_layer("backbone")(images, training=False)
+    assert embedding.dtype == (tf.bfloat16 if policy == "mixed_bfloat16" else tf.float32)
+    assert all(weight.dtype == "float32" for weight in again.weights)
     gradients = _train_step(again, images)
     assert all(np.all(np.isfinite(gradient)) for gradient in gradients)
-    assert sum(np.any(gradient != 0) for gradient in gradients) > 0.9 * len(gradients)
-
-
-@pytest.mark.parametrize("name", ["small_cnn", "convnext_tiny", "efficientnet_v2_b0"])
-def test_mixed_precision(name: str) -> None:
-    before = keras.mixed_precision.global_policy()
-    keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    try:
-        model = backbones.build_backbone(name, SIZES[name], "none", 6)
-    finally:
-        keras.mixed_precision.set_global_policy(before)
-    assert model(_images(name, 6), training=False).dtype == tf.bfloat16
-    assert all(weight.dtype == "float32" for weight in model.weights)
-    assert all(np.all(np.isfinite(gradient)) for gradient in _train_step(model, _images(name, 6)))
+    assert sum(np.any(gradient != 0) for gradient in gradients) > 0.8 * len(gradients)
 
 
 def _randomized(model: Any) -> Any:
@@ -122,8 +141,10 @@ def _randomized(model: Any) -> Any:
     return model
 
 
-@pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
-@pytest.mark.parametrize("name", ["small_cnn", "convnext_tiny"])
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [("small_cnn", ".weights.h5"), ("small_cnn", ".keras"), ("convnext_tiny", ".keras")],
+)
 def test_two_equal_groups_are_as_three_channels(tmp_path: Path, name: str, suffix: str) -> None:
     saved = _randomized(backbones.build_backbone(name, SIZES[name], "none"))
     path = str(tmp_path / f"saved{suffix}")
@@ -209,8 +230,6 @@ def test_a_slim_checkpoint_of_another_backbone_is_refused(slim_resnet: str) -> N
     for name in ("small_cnn", "efficientnet_v2_b0", "convnext_tiny"):
         with pytest.raises(UserError, match=f"ckpt: TF-slim has no {name}; give none, .* or take"):
             backbones.build_backbone(name, 32, slim_resnet)
-    with pytest.raises(UserError, match="not a TF-slim checkpoint of inception_resnet_v2"):
-        backbones.build_backbone("inception_resnet", 75, slim_resnet)
 
 
 def test_an_image_that_is_too_small_is_refused() -> None:
