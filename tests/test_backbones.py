@@ -105,10 +105,10 @@ def policy(request: pytest.FixtureRequest) -> Iterator[str]:
     [
         ("small_cnn", "mixed_bfloat16"),
         ("efficientnet_v2_b0", "float32"),
-        ("convnext_tiny", "mixed_bfloat16"),
+        ("convnext_tiny", "float32"),
         pytest.param("efficientnet_v2_b0", "mixed_bfloat16", marks=pytest.mark.slow),
         pytest.param("efficientnet_v2_s", "mixed_bfloat16", marks=pytest.mark.slow),
-        pytest.param("convnext_tiny", "float32", marks=pytest.mark.slow),
+        pytest.param("convnext_tiny", "mixed_bfloat16", marks=pytest.mark.slow),
         pytest.param("resnet_50", "mixed_bfloat16", marks=pytest.mark.slow),
         pytest.param("inception_resnet", "mixed_bfloat16", marks=pytest.mark.slow),
     ],
@@ -207,23 +207,22 @@ def slim_resnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     path.unlink()
 
 
-@pytest.mark.parametrize("num_channels", [3, 6])
-def test_a_slim_checkpoint_and_its_pool_are_kept(
-    slim_resnet: str, tmp_path: Path, num_channels: int
-) -> None:
+def test_a_slim_checkpoint_and_its_pool_are_kept(slim_resnet: str, tmp_path: Path) -> None:
     images = _images("resnet_50", count=1)
-    groups = np.concatenate([images] * (num_channels // 3), axis=-1)
+    both = np.concatenate([images, images], axis=-1)
     arrays = slim_networks.draw("resnet_v2_50")
     expected = slim_networks.embeddings("resnet_v2_50", arrays, images)
-    model = backbones.build_backbone("resnet_50", 32, slim_resnet, num_channels)
-    assert np.allclose(model(groups, training=False), expected, rtol=1e-3, atol=1e-4)
-    assert all(layer.synchronized for layer in model.layers if hasattr(layer, "synchronized"))
+    model = backbones.build_backbone("resnet_50", 32, slim_resnet)
+    assert np.allclose(model(images, training=False), expected, rtol=1e-3, atol=1e-4)
+    norms = [v for v in model.layers if isinstance(v, keras.layers.BatchNormalization)]
+    assert norms and all(layer.synchronized for layer in norms)
+    wide = backbones.build_backbone("resnet_50", 32, slim_resnet, 6)
+    assert np.allclose(wide(both, training=False), expected, rtol=1e-3, atol=1e-4)
     # A model that was trained from it may be what another starts from.
     path = str(tmp_path / "saved.keras")
     model_files.save_model(model, path)
     again = backbones.build_backbone("resnet_50", 32, path, 6)
-    groups = np.concatenate([images] * 2, axis=-1)
-    assert np.allclose(again(groups, training=False), expected, rtol=1e-3, atol=1e-4)
+    assert np.allclose(again(both, training=False), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_a_slim_checkpoint_of_another_backbone_is_refused(slim_resnet: str) -> None:

@@ -61,18 +61,18 @@ def build_backbone(
         f"{name}: received images of {image_size} pixels; it takes {backbone.min_image_size} or "
         "more: raise examples.image_size and build the examples again",
     )
-    model = None
+    if pretrained_weights == "none":
+        return _synchronized(backbone.build(image_size, num_channels, None))
     if pretrained_weights == "imagenet":
-        model = _from_imagenet(name, image_size)
+        saved = _from_imagenet(name, image_size)
     elif pretrained_weights.endswith(".ckpt"):
-        model = _from_slim(name, image_size, pretrained_weights)
-    elif pretrained_weights != "none":
-        model = _from_file(name, image_size, pretrained_weights, num_channels)
-    if model is None or model.input_shape[-1] != num_channels:
-        saved, model = model, backbone.build(image_size, num_channels, None)
-        if saved is not None:
-            model = _with_weights_of(saved, model, name, pretrained_weights)
-    return _synchronized(model)
+        saved = _from_slim(name, image_size, pretrained_weights)
+    else:
+        saved = _from_file(name, image_size, pretrained_weights, num_channels)
+    if saved.input_shape[-1] == num_channels:
+        return _synchronized(saved)
+    model = backbone.build(image_size, num_channels, None)
+    return _synchronized(_with_weights_of(saved, model, name, pretrained_weights))
 
 
 def _from_imagenet(name: str, image_size: int) -> Any:
