@@ -191,7 +191,7 @@ def with_slim_pool(model: Any) -> Any:
 
     def clone(layer: Any) -> Any:
         if layer.name == "pool1_pad":
-            return layers.Identity(name=layer.name, dtype=layer.dtype_policy)
+            return layers.Identity(name=layer.name, dtype=layer.dtype_policy.name)
         config = layer.get_config()
         if layer.name == "pool1_pool":
             config["padding"] = "same"
