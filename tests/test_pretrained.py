@@ -82,7 +82,6 @@ def test_embeddings_are_slims(
     assert len(model.weights) == len(checkpoint.arrays)
     assert 0.1 < expected.std() < 10 and np.mean(expected == 0) < 0.5
     difference = _difference(received, expected)
-    print(f"{architecture} {size}: {difference:.1e}")
     assert difference < 1e-4
 
 
@@ -95,7 +94,6 @@ def test_keras_own_resnet_is_not_slims(checkpoints: dict[str, Checkpoint], size:
     unchanged.set_weights(checkpoint.model(size).get_weights())
     expected = slim_networks.embeddings("resnet_v2_50", checkpoint.arrays, images)
     difference = _difference(unchanged(images, training=False).numpy(), expected)
-    print(f"ResNet50V2 {size}: {difference:.2f}")
     assert difference > 0.05
 
 

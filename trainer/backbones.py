@@ -61,15 +61,18 @@ def build_backbone(
         f"{name}: received images of {image_size} pixels; it takes {backbone.min_image_size} or "
         "more: raise examples.image_size and build the examples again",
     )
-    model = backbone.build(image_size, num_channels, None)
+    if pretrained_weights == "none":
+        return _synchronized(backbone.build(image_size, num_channels, None))
     if pretrained_weights == "imagenet":
-        model = _with_weights_of(_from_imagenet(name, image_size), model, name, "imagenet")
+        saved = _from_imagenet(name, image_size)
     elif pretrained_weights.endswith(".ckpt"):
         saved = _from_slim(name, image_size, pretrained_weights)
-        model = _with_weights_of(saved, model, name, pretrained_weights)
-    elif pretrained_weights != "none":
-        model = _from_file(model, name, image_size, pretrained_weights)
-    return _synchronized(model)
+    else:
+        saved = _from_file(name, image_size, pretrained_weights, num_channels)
+    if saved.input_shape[-1] == num_channels:
+        return _synchronized(saved)
+    model = backbone.build(image_size, num_channels, None)
+    return _synchronized(_with_weights_of(saved, model, name, pretrained_weights))
 
 
 def _from_imagenet(name: str, image_size: int) -> Any:
@@ -101,8 +104,8 @@ def _from_slim(name: str, image_size: int, path: str) -> Any:
     return pretrained.from_slim_checkpoint(path, architecture, image_size)
 
 
-def _from_file(model: Any, name: str, image_size: int, path: str) -> Any:
-    """The backbone with the weights of a Keras file.
+def _from_file(name: str, image_size: int, path: str, num_channels: int) -> Any:
+    """The backbone with the weights of a Keras file, with `num_channels` or the file's channels.
 
     Raises:
         UserError: the file is missing, of another kind, or holds other shapes.
@@ -114,32 +117,26 @@ def _from_file(model: Any, name: str, image_size: int, path: str) -> Any:
         "file",
     )
     require(storage.exists(path), f"{where}: no such file; give none, imagenet or an existing file")
-    if path.endswith(".h5"):
-        return _from_weights_file(model, name, image_size, path)
-    try:
-        saved = model_files.load_model(path)
-    except (ValueError, TypeError, OSError) as error:
-        raise UserError(f"{where}: not a Keras model: {' '.join(str(error).split())}") from error
-    if any(layer.name == "backbone" for layer in saved.layers):
-        saved = saved.get_layer("backbone")
-    return _with_weights_of(saved, model, name, path)
-
-
-def _from_weights_file(model: Any, name: str, image_size: int, path: str) -> Any:
-    """The backbone with the weights of a `.weights.h5` file, which says nothing of channels."""
-    with model_files.local_copy(path) as local:
+    model = BACKBONES[name].build(image_size, num_channels, None)
+    if path.endswith(".keras"):
         try:
+            saved = model_files.load_model(path)
+        except (ValueError, TypeError, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{where}: not a Keras model: {reason}") from error
+        if any(layer.name == "backbone" for layer in saved.layers):
+            saved = saved.get_layer("backbone")
+        return _with_weights_of(saved, model, name, path)
+    try:
+        with model_files.local_copy(path) as local:
             model.load_weights(local)
-            return model
-        except (ValueError, OSError, KeyError) as error:
-            if model.input_shape[-1] == 3:
-                raise UserError(
-                    f"pretrained_weights {path}: does not hold the weights of {name}: "
-                    f"{' '.join(str(error).split())}"
-                ) from error
-    narrow = BACKBONES[name].build(image_size, 3, None)
-    saved = _from_weights_file(narrow, name, image_size, path)
-    return _with_weights_of(saved, model, name, path)
+    except (ValueError, OSError, KeyError) as error:
+        if num_channels != 3:
+            # The file does not say of how many channels it is.
+            return _from_file(name, image_size, path, 3)
+        wrong = f"{where}: does not hold the weights of {name}"
+        raise UserError(f"{wrong}: {' '.join(str(error).split())}") from error
+    return model
 
 
 def _with_weights_of(saved: Any, model: Any, name: str, path: str) -> Any:
@@ -182,8 +179,8 @@ def _application(
 
     Args:
         build: the function of keras.applications.
-        scaling: scale and offset of each of three channels that take [-1, 1] to what it was trained with;
-            None where that is [-1, 1].
+        scaling: scale and offset of each of three channels, from [-1, 1] to what it was trained
+            with; None where that is [-1, 1].
     """
 
     def build_for(image_size: int, num_channels: int, weights: str | None) -> Any:

@@ -45,7 +45,10 @@ def from_slim_checkpoint(path: str, architecture: str, input_size: int) -> Any:
         architecture in ARCHITECTURES,
         f"{where}: received architecture {architecture}; give one of {', '.join(ARCHITECTURES)}",
     )
-    require(storage.exists(path), f"{where}: no such file; give none, imagenet or an existing file")
+    require(
+        storage.exists(path),
+        f"{where}: no such file; give none, imagenet or the one .ckpt file that slim publishes",
+    )
     build, scopes_of = ARCHITECTURES[architecture]
     wrong = f"{where}: not a TF-slim checkpoint of {architecture} in one file"
     with model_files.local_copy(path) as local:
@@ -174,20 +177,21 @@ def _resnet_v2_50(input_size: int) -> Any:
 
 def has_slim_pool(model: Any) -> bool:
     """Whether a model is a ResNet50V2 that pools as slim does after its first convolution."""
-    return any(layer.name == "pool1_pool" and layer.padding == "same" for layer in model.layers)
+    pools = [layer for layer in model.layers if layer.name == "pool1_pool"]
+    return any(getattr(pool, "padding", None) == "same" for pool in pools)
 
 
 def with_slim_pool(model: Any) -> Any:
     """A copy of Keras's ResNet50V2, with new weights, that pools as slim does.
 
-    Keras pads with a row of zeros on every side and pools without padding. Slim pads as TensorFlow
-    does for SAME: never with a value that wins, and with even sizes only at the right and the
-    bottom. The windows lie one pixel apart, and negative maxima are lost at the border.
+    Keras pads with zeros on every side and pools without padding. Slim pads as TensorFlow does for
+    SAME: with nothing that a maximum sees, and for even sizes at the right and the bottom alone. So
+    Keras's windows lie one pixel off, and its zeros win over negative values at the border.
     """
 
     def clone(layer: Any) -> Any:
         if layer.name == "pool1_pad":
-            return layers.Identity(name=layer.name)
+            return layers.Identity(name=layer.name, dtype=layer.dtype_policy.name)
         config = layer.get_config()
         if layer.name == "pool1_pool":
             config["padding"] = "same"
