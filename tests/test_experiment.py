@@ -1,6 +1,7 @@
 """Experiment folders: names, look-up, and what may be resumed."""
 
 import dataclasses
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -160,6 +161,18 @@ def test_a_model_and_a_group_cannot_have_the_same_id(tmp_path: Path) -> None:
         _open_group(tmp_path, "9")
     assert len(_open_group(tmp_path, "7")) == 3
     assert _open(tmp_path, "9").model_id == "9"
+
+
+def test_an_id_of_both_kinds_is_not_guessed_at(tmp_path: Path) -> None:
+    """Training refuses it, but folders can be copied together."""
+    members, single = _open_group(tmp_path / "a"), _open(tmp_path / "b")
+    root = tmp_path / "a"
+    copied = shutil.copytree(single.folder, root / "experiments" / Path(single.folder).name)
+    with pytest.raises(UserError, match="7 is the id of an experiment and of a group of folds"):
+        experiment.find_base_models(str(root), "7")
+    (found,) = experiment.find_base_models(str(root), str(copied))
+    assert found.model_id == "7"
+    assert experiment.find_base_models(str(root), members[2].model_id) == [members[2]]
 
 
 def test_base_models_that_are_not_there(tmp_path: Path) -> None:

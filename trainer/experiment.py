@@ -361,7 +361,7 @@ def _check_name(model_id: str, group: str | None, taken: set[str]) -> None:
         clash = group in taken
     require(
         not clash,
-        f"model_id: {name!r} is taken: {'a group' if group is None else 'a model without'} of "
+        f"model_id: {name!r} is taken: {'a group of' if group is None else 'a model without'} "
         "folds has it; give another, or the settings that it was trained with",
     )
 
