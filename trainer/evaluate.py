@@ -36,10 +36,18 @@ def main() -> None:
     require(
         flags.bootstrap >= 0, f"--bootstrap: received {flags.bootstrap}; give a number, at least 0"
     )
-    found = experiment.find_experiment(flags.data_dir, flags.model_type, flags.model_id)
-    report, path = evaluate(
-        flags.data_dir, found, flags.split, Bootstrap(flags.bootstrap), flags.base_model_id
+    if flags.model_type == experiment.BASE:
+        bases = experiment.find_base_models(flags.data_dir, flags.model_id)
+        found, members = bases[0], [base.model_id for base in bases]
+    else:
+        found = experiment.find_experiment(flags.data_dir, experiment.LSTM, flags.model_id)
+        members = scoring.member_ids(found)
+    require(
+        flags.base_model_id in (None, experiment.group_of(members[0]), *members),
+        f"base_model_id: received {flags.base_model_id!r}, but {found.folder} is made of "
+        f"{', '.join(members)}; leave the flag out or give another --model_id",
     )
+    report, path = evaluate(flags.data_dir, found, flags.split, Bootstrap(flags.bootstrap), members)
     print(table(report))
     print(f"\nwrote {path}")
 
@@ -55,8 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--model_id",
-        help="the experiment, an id or a folder, also in another data root (default: the only one "
-        "there is)",
+        help="the experiment, an id or a folder, also in another data root; of a group of folds "
+        "its id (default: the only one there is)",
     )
     parser.add_argument(
         "--base_model_id",
@@ -84,30 +92,26 @@ def evaluate(
     found: Experiment,
     split: str = VALIDATION,
     bootstrap: Bootstrap | None = None,
-    base_model_id: str | None = None,
+    members: Sequence[str] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Judges the models and writes the report into the experiment.
 
     Args:
         data_dir: the data root whose split to judge on; no other split is read.
-        found: the experiment, `lstm` or `base`.
+        found: the experiment, `lstm` or `base`; of a group of base models the first.
         split: `validation` or `train`.
         bootstrap: how to make intervals; None for the defaults.
-        base_model_id: a check; the base model is the one that the experiment was trained on.
+        members: ids of the base models whose probabilities are averaged; the experiment's own
+            when None.
 
     Returns:
         The report, whose entries trainer/evaluation.py describes, and where it is.
 
     Raises:
-        UserError: shards are missing, another base model's, or those that the model was trained on.
+        UserError: shards are missing, or those that the model was trained on.
     """
-    members = scoring.member_ids(found)
-    require(
-        base_model_id is None or base_model_id in members,
-        f"base_model_id: received {base_model_id!r}, but {found.folder} was trained on the "
-        f"embeddings of {', '.join(members)}; leave the flag out or give another --model_id",
-    )
-    folders = scoring.read_members(data_dir, found, split)
+    members = list(members or scoring.member_ids(found))
+    folders = scoring.read_members(data_dir, found, split, members)
     _refuse_training_data(data_dir, found, split, folders)
     priors = _label_priors(found)
     predictions = scoring.predict_split(found, folders)
@@ -120,7 +124,10 @@ def evaluate(
         "data_fingerprint": _fingerprint(folders),
         **evaluate_predictions(predictions, priors, bootstrap or Bootstrap()),
     }
-    path = found.path(_file_name(data_dir, found, split, report["data_fingerprint"]))
+    name = _file_name(data_dir, found, split, report["data_fingerprint"])
+    if found.kind == experiment.BASE and len(members) > 1:
+        name = f"group-{name}"
+    path = found.path(name)
     storage.write_json(path, report)
     return report, path
 

@@ -50,14 +50,23 @@ def member_ids(found: Experiment) -> list[str]:
     return record.get("base_model_ids", [alone])
 
 
-def read_members(data_dir: str, found: Experiment, split: str) -> list[ShardFolder]:
+def read_members(
+    data_dir: str, found: Experiment, split: str, members: Sequence[str] | None = None
+) -> list[ShardFolder]:
     """Each member's shards of a split: sequences, or embeddings where a base model is judged.
+
+    Args:
+        data_dir: the data root.
+        found: the experiment.
+        split: train or validation.
+        members: ids of the base models; those of the experiment when None.
 
     Raises:
         UserError: they are missing, or hold no labelled slice.
     """
     layout, folders = DataLayout(data_dir), []
-    for member in member_ids(found):
+    members = members or member_ids(found)
+    for fold, member in enumerate(members):
         if found.kind == experiment.BASE:
             path, made_by = layout.embeddings(member, split), EXTRACT_EMBEDDINGS
         else:
@@ -68,7 +77,9 @@ def read_members(data_dir: str, found: Experiment, split: str) -> list[ShardFold
             f"{path}: {folder.num_slices} slices, none of them labelled; give a --data_dir or "
             "--split with labels",
         )
-        folders.append(folder)
+        # Which member's embeddings these are, for a sequence model of several.
+        folds = (fold,) * len(folder.paths) if len(members) > 1 else ()
+        folders.append(dataclasses.replace(folder, path_folds=folds))
     return folders
 
 
