@@ -24,7 +24,7 @@ from benchmarks import quality_data, quality_models, quality_report, quality_row
 from benchmarks.bench import code_fingerprint
 from benchmarks.machine import describe_machine
 from benchmarks.quality_data import SETS, Workspace
-from benchmarks.quality_rows import ROWS, Row, config_of, key_of
+from benchmarks.quality_rows import DEFAULT, FOLDS, ROWS, Row, config_of, key_of
 
 _RESULTS = Path("benchmarks/quality.md")
 # One call in a worker: what to call it in the log, the function and its arguments.
@@ -133,6 +133,8 @@ def phases(workspace: Workspace, pairs: Sequence[tuple[Row, int]]) -> list[list[
 
     def rows_made(*hows: str) -> list[Task]:
         chosen = [(row, seed) for row, seed in pairs if row.how in hows]
+        # What takes longest early, so that no core waits for it at the end.
+        chosen.sort(key=lambda pair: (pair[0].name != DEFAULT, pair[0].stage != FOLDS))
         return [(r.name, quality_models.make_row, (workspace, r, s)) for r, s in chosen]
 
     return [
@@ -203,15 +205,20 @@ def run_phase(workspace: Workspace, tasks: Sequence[Task], workers: int) -> list
             seed = next(value for value in arguments if isinstance(value, int))
             log = workspace.log(name, seed)
             running[pool.submit(_run_task, function, arguments, log)] = f"{name} seed {seed}"
-        for number, done in enumerate(as_completed(running), start=1):
-            title = f"{number} of {len(running)}: {running[done]}"
-            error = done.exception()
-            if error is not None:
-                failed.append(running[done])
-                print(f"{title}: failed: {error}", file=sys.stderr)
-            else:
-                seconds, peak_gb = done.result()
-                print(f"{title}: {seconds:.0f} s, peak {peak_gb:.1f} GB", file=sys.stderr)
+        try:
+            for number, done in enumerate(as_completed(running), start=1):
+                title = f"{number} of {len(running)}: {running[done]}"
+                error = done.exception()
+                if error is not None:
+                    failed.append(running[done])
+                    print(f"{title}: failed: {error}", file=sys.stderr)
+                else:
+                    seconds, peak_gb = done.result()
+                    print(f"{title}: {seconds:.0f} s, peak {peak_gb:.1f} GB", file=sys.stderr)
+        except KeyboardInterrupt:
+            # Leaving the block would otherwise wait for all tasks.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return failed
 
 

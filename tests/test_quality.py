@@ -263,9 +263,9 @@ def test_phases_make_first_what_others_need(tmp_path: Path):
             for channels in ("windows", "both")
             for name in (TRAIN, JUDGE)
         ],
-        ["default", "both", "folds_base"],
+        ["default", "folds_base", "both"],
         ["sequences_default", "sequences_folds_base", "tta_flip"],
-        ["seq_default", "folds_seq"],
+        ["folds_seq", "seq_default"],
         ["scaled_seq"],
     ]
 
