@@ -23,7 +23,7 @@ help:
 	@echo "make bench      measures every stage, writes benchmarks/RESULTS.md: hours, 60 GB of disk"
 	@echo "                (BENCH='--quick', BENCH='--only predict help', BENCH=--list)"
 	@echo "make quality    compares models and settings on drawn phantoms, writes benchmarks/quality.md:"
-	@echo "                an hour, 4 GB of disk (QUALITY='--quick', QUALITY='--only ema', QUALITY=--list)"
+	@echo "                an hour, 6 GB of disk (QUALITY='--quick', QUALITY='--only ema', QUALITY=--list)"
 	@echo "make env        the environment, in .venv; GPU=1 for TensorFlow's CUDA libraries"
 	@echo "make lint       linter and type checker"
 	@echo "make lock       resolve the dependencies of pyproject.toml anew"

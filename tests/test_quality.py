@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from beam_pipelines.errors import UserError
-from benchmarks import quality, quality_metrics, quality_report, quality_rows
+from benchmarks import (
+    quality,
+    quality_lines,
+    quality_metrics,
+    quality_report,
+    quality_rows,
+    quality_tasks,
+)
 from benchmarks.machine import Machine
 from benchmarks.quality_data import JUDGE, TRAIN, Workspace
 from benchmarks.quality_rows import FULL, QUICK, ROWS, config_of, key_of, model_id_of
@@ -109,12 +116,12 @@ def test_judge_set_is_nearly_all_validation():
     ],
 )
 def test_verdicts(ratios: list[float], expected: str):
-    assert quality_report.verdict(ratios) == expected
+    assert quality_lines.verdict(ratios) == expected
 
 
 def test_ratios_are_of_the_same_seed():
     results = make_results({"default": [0.2, 0.4], "ema": [0.1, 0.3], "seq_default": [0.1]})
-    lines = quality_report.aggregate(results)
+    lines = quality_lines.aggregate(results)
     assert lines["ema"].ratios == pytest.approx((0.5, 0.75))
     assert lines["seq_default"].ratios == pytest.approx((0.5,))
     assert lines["default"].ratios == ()
@@ -122,9 +129,9 @@ def test_ratios_are_of_the_same_seed():
 
 
 def test_spread():
-    assert quality_report.spread([0.1, 0.2, 0.3], 2) == "0.20 ± 0.10"
-    assert quality_report.spread([0.1]) == "0.1000"
-    assert quality_report.spread([]) == "-"
+    assert quality_lines.spread([0.1, 0.2, 0.3], 2) == "0.20 ± 0.10"
+    assert quality_lines.spread([0.1]) == "0.1000"
+    assert quality_lines.spread([]) == "-"
 
 
 def test_default_that_follows():
@@ -135,9 +142,9 @@ def test_default_that_follows():
         "seq_default": [0.1, 0.1],
         "scaled_base": [0.2, 0.2],
     }
-    lines = quality_report.aggregate(make_results(losses))
+    lines = quality_lines.aggregate(make_results(losses))
     default = {"base": {"ema_decay": 0.0, "augment": True}}
-    follows = {name: quality_report.follows(line, default) for name, line in lines.items()}
+    follows = {name: quality_lines.follows(line, default) for name, line in lines.items()}
     assert follows == {
         "default": "-",
         "ema": "base.ema_decay 0.999, not 0.0",
@@ -255,7 +262,7 @@ def test_only_rows_of_present_settings_count_as_made(tmp_path: Path):
 def test_phases_make_first_what_others_need(tmp_path: Path):
     workspace = Workspace(tmp_path, QUICK)
     rows = quality_rows.choose_rows(["both", "folds_seq", "tta_flip", "scaled_seq"])
-    found = quality.phases(workspace, quality.missing(workspace, rows, [1], None))
+    found = quality_tasks.phases(workspace, quality.missing(workspace, rows, [1], None))
     assert [[name for name, _, _ in tasks] for tasks in found] == [
         ["draw_train", "draw_judge"],
         [
@@ -263,9 +270,9 @@ def test_phases_make_first_what_others_need(tmp_path: Path):
             for channels in ("windows", "both")
             for name in (TRAIN, JUDGE)
         ],
-        ["default", "both", "folds_base"],
+        ["default", "folds_base", "both"],
         ["sequences_default", "sequences_folds_base", "tta_flip"],
-        ["seq_default", "folds_seq"],
+        ["folds_seq", "seq_default"],
         ["scaled_seq"],
     ]
 
@@ -282,11 +289,11 @@ def succeed(workspace: Workspace, seed: int) -> None:
 def test_a_task_that_fails_stops_no_other(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     workspace = Workspace(tmp_path, QUICK)
     (tmp_path / "results").mkdir()
-    tasks: list[quality.Task] = [
+    tasks: list[quality_tasks.Task] = [
         ("bad", fail, (workspace, 7)),
         ("good", succeed, (workspace, 7)),
     ]
-    assert quality.run_phase(workspace, tasks, workers=1) == ["bad seed 7"]
+    assert quality_tasks.run_phase(workspace, tasks, workers=1) == ["bad seed 7"]
     assert workspace.result("done", 7).read_text() == "done"
     assert "UserError: nothing for 7" in capfd.readouterr().err
     assert workspace.log("bad", 7).read_text() == "before it failed\n"
