@@ -1,6 +1,5 @@
 """The main: what it reads, writes and refuses."""
 
-import dataclasses
 import json
 import shutil
 import sys
@@ -13,7 +12,7 @@ import trainer_data
 
 from beam_pipelines import schema, storage
 from beam_pipelines.errors import UserError
-from beam_pipelines.layout import LABEL_PRIORS, TRANSFORM, DataLayout
+from beam_pipelines.layout import LABEL_PRIORS, TRANSFORM
 from launch import summary
 from trainer import evaluate, experiment, inference, judging, metrics, model_files, shard_files
 from trainer.bootstrap import Bootstrap
@@ -105,45 +104,28 @@ def test_a_group_of_base_models_is_judged_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The mean of the members' probabilities, without a sequence model."""
-    config = dataclasses.replace(
-        embedding_data.CONFIG, base=dataclasses.replace(embedding_data.CONFIG.base, folds=2)
-    )
-    layout = DataLayout(str(tmp_path))
     series = [embedding_data.make_items(f"p{number}", 5) for number in range(6)]
-    embedding_of = embedding_data.embedding_of
-    for fold in range(2):
-        name = experiment.fold_id("g", fold)
-        data = {"data_fingerprints": {"train": "x", "validation": "y"}, "group": "g", "fold": fold}
-        made = experiment.choose_experiment(str(tmp_path), experiment.BASE, name, config, data)
-        experiment.start_experiment(made, config, data)
-        made.update(status=experiment.FINISHED)
-        # The second member's logits are others than the first's.
-        with monkeypatch.context() as patch:
-            patch.setattr(
-                embedding_data,
-                "embedding_of",
-                lambda image_id, fold=fold: (
-                    embedding_of(image_id)[0],
-                    embedding_of(image_id)[1] + fold,
-                ),
-            )
-            embedding_data.write_embeddings(tmp_path, "validation", series)
-        shutil.move(layout.embeddings("base1", "validation"), layout.embeddings(name, "validation"))
+    members = embedding_data.make_group(tmp_path, 2)
+    embedding_data.write_group_embeddings(tmp_path, "validation", series, 2)
     flags = ["--data_dir", str(tmp_path), "--model_type", "base", "--bootstrap", "0"]
-    _main(monkeypatch, *flags, "--model_id", "g")
-    assert "group-evaluation.json" in capsys.readouterr().out
-    first = experiment.find_experiment(str(tmp_path), experiment.BASE, "g-fold0")
-    report = storage.read_json(first.path("group-evaluation.json"))
-    assert report["base_model_ids"] == ["g-fold0", "g-fold1"]
+    _main(monkeypatch, *flags, "--model_id", embedding_data.GROUP_ID)
+    path = members[0].path("group-evaluation.json")
+    assert path in capsys.readouterr().out
+    ids = [member.model_id for member in members]
+    report = storage.read_json(path)
+    assert report["base_model_ids"] == ids
     items = [item for group in series for item in group]
-    logits = np.stack([embedding_of(item.image_id)[1] for item in items])
-    means = (metrics.sigmoid(logits) + metrics.sigmoid(logits + 1)) / 2
+    probabilities = [
+        [metrics.sigmoid(embedding_data.embedding_of(item.image_id, name)[1]) for item in items]
+        for name in ids
+    ]
+    means = np.mean(probabilities, axis=0)
     loss = metrics.weighted_log_loss(np.array([item.label for item in items]), means)
     found = report["models"]["base"]["slice"]["weighted_log_loss"]["value"]
     assert found == pytest.approx(loss, rel=1e-5)
     # A member alone is judged like any other base model.
-    _main(monkeypatch, *flags, "--model_id", "g-fold1")
-    assert "g-fold1_tf" in capsys.readouterr().out
+    _main(monkeypatch, *flags, "--model_id", ids[1])
+    assert members[1].path("evaluation.json") in capsys.readouterr().out
 
 
 def test_the_train_split_is_refused(trained: Path, tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def test_a_base_model_is_judged_from_its_embeddings(tmp_path: Path) -> None:
 def test_a_model_that_has_diverged_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def diverged(image_id: str) -> tuple[np.ndarray, np.ndarray]:
+    def diverged(image_id: str, model_id: str) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(8), np.full(6, np.nan)
 
     monkeypatch.setattr(embedding_data, "embedding_of", diverged)
