@@ -99,6 +99,18 @@ def fold_of(settings: dict[str, Any]) -> tuple[int, int]:
     return settings.get("folds", 1), settings.get("fold", 0)
 
 
+def check_images(layout: DataLayout, experiment: Any, splits: Iterable[str]) -> None:
+    """Checks that the examples of some splits are such as a base experiment was trained on.
+
+    Raises:
+        UserError: they are not, or a split is missing.
+    """
+    for split in splits:
+        folder = layout.examples(split)
+        settings = shards.read_manifest(folder, HOW_TO_MAKE_EXAMPLES)["settings"]
+        experiment.check_images(folder, settings)
+
+
 def file_fingerprint(path: str) -> str:
     """A hash of a file's bytes: which model this is."""
     digest = hashlib.blake2b(digest_size=12)

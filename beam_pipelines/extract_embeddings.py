@@ -8,6 +8,7 @@ from beam_pipelines.embeddings import (
     STAGE,
     EmbeddingBuilder,
     PublishEmbeddings,
+    check_images,
     example_shards,
     file_fingerprint,
     fold_in,
@@ -48,6 +49,7 @@ def run(argv: Sequence[str] | None = None) -> None:
     experiments = find_base_models(args.data_dir, args.model_id)
     for experiment in experiments:
         experiment.check_finished()
+        check_images(layout, experiment, args.base_data)
     for experiment in experiments:
         for split in args.base_data:
             shards.retract_manifest(layout.embeddings(experiment.model_id, split))

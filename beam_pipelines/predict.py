@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from beam_pipelines import options, runs, shards
-from beam_pipelines.embeddings import file_fingerprint
+from beam_pipelines.embeddings import check_images, file_fingerprint
 from beam_pipelines.errors import UserError
 from beam_pipelines.examples import HOW_TO_MAKE as HOW_TO_MAKE_EXAMPLES
 from beam_pipelines.layout import DataLayout
@@ -114,6 +114,8 @@ def _find(args: argparse.Namespace) -> "tuple[str, list[Experiment], list[Experi
     else:
         experiments = bases = find_base_models(args.data_dir, args.model_id)
         name = group_name(experiments)
+        for experiment in experiments:
+            check_images(DataLayout(args.data_dir), experiment, ["test"])
     for experiment in experiments:
         experiment.check_finished()
     return name, experiments, bases

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from beam_pipelines.errors import UserError
-from configs import Config
+from configs import Config, ExamplesConfig
+from configs.loader import to_mapping
 from trainer import experiment
 from trainer.experiment import BASE, LSTM
 
@@ -203,3 +204,15 @@ def test_imports_stay_light() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     for name in ("tensorflow", "keras", "apache_beam"):
         assert f"'{name}'" not in done.stdout
+
+
+def test_examples_of_another_kind_are_refused(tmp_path: Path) -> None:
+    config = Config(ExamplesConfig(channels="neighbours"))
+    found = _open(tmp_path, config=config)
+    settings = to_mapping(config.examples)
+    found.check_images("folder", settings)
+    with pytest.raises(UserError, match="channels is windows, but"):
+        found.check_images("folder", {"image_size": 256})
+    for name, value in (("channels", "windows"), ("image_size", 64), ("crop", "head")):
+        with pytest.raises(UserError, match=f"folder: {name} is {value}, but .* was trained on"):
+            found.check_images("folder", {**settings, name: value})

@@ -18,7 +18,7 @@ import importlib.metadata
 import platform
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,8 @@ import yaml
 from beam_pipelines import storage
 from beam_pipelines.errors import UserError, require
 from beam_pipelines.layout import LABEL_PRIORS, TRANSFORM, DataLayout
-from configs import Config, load_config, to_yaml
+from configs import Config, ExamplesConfig, load_config, to_yaml
+from configs.loader import to_mapping
 
 BASE = "base"
 LSTM = "lstm"
@@ -119,6 +120,27 @@ class Experiment:
             f"{self.folder}: training has not finished; start it again with --model_id "
             f"{self.model_id} and the same settings",
         )
+
+    def check_images(self, folder: str, settings: Mapping[str, Any]) -> None:
+        """Checks that examples show slices as those that the model was trained on.
+
+        Args:
+            folder: of the examples, for the error.
+            settings: what their manifest says.
+
+        Raises:
+            UserError: size, windows, channels or crop differ.
+        """
+        trained_on = to_mapping(self.config().examples)
+        defaults = to_mapping(ExamplesConfig())
+        for name in ("image_size", "windows", "channels", "crop"):
+            made = settings.get(name, defaults[name])
+            require(
+                made == trained_on[name],
+                f"{folder}: {name} is {made}, but {self.folder} was trained on "
+                f"{trained_on[name]}; run `python -m beam_pipelines.build_examples --config "
+                f"{self.path('config.yaml')}` in this data root",
+            )
 
     def label_priors(self) -> dict[str, float]:
         """The label priors that build_sequences has fitted on a base experiment's train split.
