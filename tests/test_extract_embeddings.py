@@ -220,3 +220,15 @@ def test_what_is_missing_is_a_user_error(data_dir: Path, tmp_path: Path):
         run(["--data_dir", str(tmp_path)])
     with pytest.raises(UserError, match=r"no base experiment 'x'; there are: base1; give one"):
         run(["--data_dir", str(data_dir), "--model_id", "x"])
+
+
+def test_examples_that_show_slices_in_another_way_are_refused(
+    archive: Path, described: Path, data_dir: Path, tmp_path: Path
+):
+    other = Path(shutil.copytree(described, tmp_path / "other"))
+    flags = ["--archive", str(archive), "--data_dir", str(other), *SETTINGS]
+    build_examples.run([*flags, "--channels=neighbours"])
+    model = next((data_dir / "experiments").glob("base1_*"))
+    with pytest.raises(UserError, match=r"train: channels is neighbours, but .* on windows; run"):
+        run(["--data_dir", str(other), "--model_id", str(model)])
+    assert not (other / "embeddings").exists()
