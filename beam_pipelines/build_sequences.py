@@ -55,7 +55,7 @@ def run(argv: Sequence[str] | None = None) -> None:
     config = override(load_config(args.config).sequence, args)
     layout = DataLayout(args.data_dir)
 
-    from trainer.experiment import find_base_models
+    from trainer.registry import find_base_models, members_of
 
     experiments = find_base_models(args.data_dir, args.model_id)
     require(
@@ -64,7 +64,7 @@ def run(argv: Sequence[str] | None = None) -> None:
         f"{', '.join(experiment.model_id for experiment in experiments)}",
     )
     embeddings = [_read_embeddings(layout, e, args.base_data) for e in experiments]
-    _ensure_transform(layout, experiments[0].members(), pipeline_options)
+    _ensure_transform(layout, members_of(experiments[0]), pipeline_options)
     for experiment in experiments:
         for split in args.base_data:
             shards.retract_manifest(layout.sequences(experiment.model_id, split))

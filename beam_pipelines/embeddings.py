@@ -173,9 +173,9 @@ class EmbeddingBuilder:
 
     def setup(self) -> None:
         """Loads the model."""
-        from trainer import experiment, inference
+        from trainer import experiment, inference, registry
 
-        found = experiment.find_experiment(self.data_dir, experiment.BASE, self.experiment_folder)
+        found = registry.find_experiment(self.data_dir, experiment.BASE, self.experiment_folder)
         self._scorer = inference.load_base(found)
 
     def build(self, task: ExampleShard, advance: Advance = no_progress) -> shards.Receipt:

@@ -44,7 +44,7 @@ def run(argv: Sequence[str] | None = None) -> None:
     # Before a model is looked for: examples are made first.
     example_shards(layout, args.base_data)
 
-    from trainer.experiment import find_base_models
+    from trainer.registry import find_base_models
 
     experiments = find_base_models(args.data_dir, args.model_id)
     for experiment in experiments:

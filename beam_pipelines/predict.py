@@ -105,12 +105,13 @@ def run(argv: Sequence[str] | None = None) -> None:
 
 def _find(args: argparse.Namespace) -> "tuple[str, list[Experiment], list[Experiment]]":
     """A name for the predictions, the experiments that are asked, and their base experiments."""
-    from trainer.experiment import LSTM, find_base_models, find_experiment, group_name
+    from trainer.experiment import LSTM
+    from trainer.registry import base_experiments_of, find_base_models, find_experiment, group_name
 
     if args.model_type == "lstm":
         experiment = find_experiment(args.data_dir, LSTM, args.model_id)
         name, experiments = experiment.model_id, [experiment]
-        bases = experiment.base_experiments()
+        bases = base_experiments_of(experiment)
     else:
         experiments = bases = find_base_models(args.data_dir, args.model_id)
         name = group_name(experiments)
@@ -125,7 +126,7 @@ def _tasks(
     layout: DataLayout, model_type: str, bases: "Sequence[Experiment]"
 ) -> tuple[list[ShardToScore], tuple[str, ...]]:
     """The test shards, and the folders they are in: of each base model's sequences, or examples."""
-    from trainer.experiment import group_name
+    from trainer.registry import group_name
 
     if model_type == "base":
         folders, command = [layout.examples("test")], HOW_TO_MAKE_EXAMPLES

@@ -110,12 +110,12 @@ class PredictionBuilder:
 
     def setup(self) -> None:
         """Loads the models."""
-        from trainer import experiment, inference
+        from trainer import experiment, inference, registry
 
         kind = experiment.LSTM if self.model_type == "lstm" else experiment.BASE
         load = inference.load_sequence if self.model_type == "lstm" else inference.load_base
         self._scorers = [
-            load(experiment.find_experiment(self.data_dir, kind, folder))
+            load(registry.find_experiment(self.data_dir, kind, folder))
             for folder in self.experiment_folders
         ]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from beam_pipelines.slice_features import SLICE_FEATURES
 from beam_pipelines.tensorflow_setup import load_tensorflow
 from configs import BaseConfig, Config, ExamplesConfig, SequenceConfig
-from trainer import experiment, model_files
+from trainer import experiment, model_files, registry
 from trainer.experiment import Experiment
 
 BASE_ID, LSTM_ID = "base1", "lstm1"
@@ -31,7 +31,7 @@ def _write(
     data_dir: Path, kind: str, model_id: str, config: Config, more: dict[str, str]
 ) -> Experiment:
     data = {"data_fingerprints": _FINGERPRINTS, **more}
-    made = experiment.choose_experiment(str(data_dir), kind, model_id, config, data)
+    made = registry.choose_experiment(str(data_dir), kind, model_id, config, data)
     experiment.start_experiment(made, config, data)
     made.update(status=experiment.FINISHED)
     return made

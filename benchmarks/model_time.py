@@ -18,7 +18,7 @@ import numpy as np
 
 from beam_pipelines import schema
 from beam_pipelines.tensorflow_setup import load_tensorflow
-from trainer import experiment, inference, model_files
+from trainer import experiment, inference, model_files, registry
 from trainer.experiment import Experiment
 
 # Those of `trainer.inference`.
@@ -89,7 +89,7 @@ def main() -> None:
     args = parser.parse_args()
     load_tensorflow()
     kind = experiment.BASE if args.images else experiment.LSTM
-    found = experiment.find_experiment("", kind, str(args.experiment))
+    found = registry.find_experiment("", kind, str(args.experiment))
     if args.images:
         seconds = predict_images(found, args.examples, args.images)
     else:

@@ -94,11 +94,11 @@ def _train_base(workspace: Workspace, row: Row, seed: int) -> dict[str, Any]:
 
 def _rescore_base(workspace: Workspace, row: Row, seed: int) -> dict[str, Any]:
     """Scores a copy of another row's experiment that differs in its settings alone."""
-    from trainer import experiment
+    from trainer import experiment, registry
 
     assert row.made_from is not None
     root, judge = _roots(workspace, row, seed)
-    source = experiment.find_experiment(
+    source = registry.find_experiment(
         root, experiment.BASE, model_id_of(ROWS[row.made_from], workspace.sizes, seed)
     )
     model_id = model_id_of(row, workspace.sizes, seed)
@@ -166,11 +166,11 @@ def _roots(workspace: Workspace, row: Row, seed: int) -> tuple[str, str]:
 
 def _members(workspace: Workspace, row: Row, seed: int) -> "list[Experiment]":
     """A row's base model, or the members of its group: X-fold0, X-fold1, ..."""
-    from trainer import experiment
+    from trainer import experiment, registry
 
-    folder = experiment.experiments_folder(_roots(workspace, row, seed)[0], experiment.BASE)
+    folder = registry.experiments_folder(_roots(workspace, row, seed)[0], experiment.BASE)
     model_id = model_id_of(row, workspace.sizes, seed)
-    found = experiment.list_experiments(folder, experiment.BASE)
+    found = registry.list_experiments(folder, experiment.BASE)
     return [e for e in found if re.fullmatch(rf"{re.escape(model_id)}(-fold\d+)?", e.model_id)]
 
 

@@ -12,7 +12,8 @@ from beam_pipelines.metadata import read_metadata_manifest
 from beam_pipelines.quarantine import read_quarantine
 from trainer.evaluate import OUTPUT
 from trainer.evaluation import FORMAT_VERSION, PRIOR, SLICE, WEIGHTED
-from trainer.experiment import BASE, LSTM, find_experiment
+from trainer.experiment import BASE, LSTM
+from trainer.registry import find_experiment
 
 _DESCRIPTION = """\
 Prints what a run has made of an archive: slices in, written and quarantined; the validation losses

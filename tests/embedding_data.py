@@ -131,12 +131,12 @@ def make_experiment(
     data_dir: Path, kind: str, model_id: str = "", config: Config = CONFIG, **data: Any
 ) -> Any:
     """An experiment that is finished, but for its model."""
-    from trainer import experiment
+    from trainer import experiment, registry
 
     fingerprints = {"train": "examples-train", "validation": "examples-validation"}
     model_id = model_id or (MODEL_ID if kind == experiment.BASE else LSTM_ID)
     record = {"data_fingerprints": fingerprints, **data}
-    made = experiment.choose_experiment(str(data_dir), kind, model_id, config, record)
+    made = registry.choose_experiment(str(data_dir), kind, model_id, config, record)
     experiment.start_experiment(made, config, record)
     made.update(status=experiment.FINISHED)
     storage.write_text(made.model_file, "the model's bytes")

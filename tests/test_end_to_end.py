@@ -19,7 +19,8 @@ from beam_pipelines.schema import SUBTYPES
 from beam_pipelines.shards import read_manifest
 from beam_pipelines.slice_references import read_references
 from configs import load_config, to_yaml
-from trainer.experiment import LSTM, find_base_models, find_experiment
+from trainer.experiment import LSTM
+from trainer.registry import find_base_models, find_experiment
 
 ROOT = Path(__file__).parent.parent
 STAGES = (

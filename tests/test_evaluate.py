@@ -14,7 +14,16 @@ from beam_pipelines import schema, storage
 from beam_pipelines.errors import UserError
 from beam_pipelines.layout import LABEL_PRIORS, TRANSFORM
 from launch import summary
-from trainer import evaluate, experiment, inference, judging, metrics, model_files, shard_files
+from trainer import (
+    evaluate,
+    experiment,
+    inference,
+    judging,
+    metrics,
+    model_files,
+    registry,
+    shard_files,
+)
 from trainer.bootstrap import Bootstrap
 
 BASE_ID, LSTM_ID = trainer_data.BASE_MODEL_ID, trainer_data.SEQUENCE_MODEL_ID
@@ -22,7 +31,7 @@ FEW = Bootstrap(20)
 
 
 def _lstm(data_dir: Path) -> experiment.Experiment:
-    return experiment.find_experiment(str(data_dir), experiment.LSTM, LSTM_ID)
+    return registry.find_experiment(str(data_dir), experiment.LSTM, LSTM_ID)
 
 
 def _main(monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:
@@ -192,7 +201,7 @@ def test_a_base_model_alone(
 
 
 def test_judges_predict_what_they_judge(trained: Path) -> None:
-    base = experiment.find_experiment(str(trained), experiment.BASE, BASE_ID)
+    base = registry.find_experiment(str(trained), experiment.BASE, BASE_ID)
     examples = shard_files.read_examples(str(trained)).validation
     sequences = shard_files.read_sequences(str(trained), BASE_ID).validation
     judges = (
@@ -213,7 +222,7 @@ def test_judges_predict_what_they_judge(trained: Path) -> None:
 
 def test_an_unfinished_model_cannot_be_loaded(tmp_path: Path) -> None:
     config = trainer_data.tiny_config()
-    found = experiment.choose_experiment(str(tmp_path), experiment.BASE, "1", config, {})
+    found = registry.choose_experiment(str(tmp_path), experiment.BASE, "1", config, {})
     experiment.start_experiment(found, config, {})
     with pytest.raises(UserError, match="training has not finished; start it again with --model_"):
         inference.load_base(found)

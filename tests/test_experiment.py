@@ -12,7 +12,7 @@ import yaml
 from beam_pipelines.errors import UserError
 from configs import Config, ExamplesConfig
 from configs.loader import to_mapping
-from trainer import experiment
+from trainer import experiment, registry
 from trainer.experiment import BASE, LSTM
 
 DATA = {"data_fingerprints": {"train": "a", "validation": "b"}}
@@ -23,7 +23,7 @@ def _open(
 ) -> experiment.Experiment:
     data = DATA if kind == BASE else {**DATA, "base_model_id": "7"}
     config = config or Config()
-    found = experiment.choose_experiment(str(root), kind, model_id, config, data)
+    found = registry.choose_experiment(str(root), kind, model_id, config, data)
     experiment.start_experiment(found, config, data)
     return found
 
@@ -60,7 +60,7 @@ def test_the_same_id_is_resumed_or_refused(tmp_path: Path) -> None:
         _open(tmp_path, config=more)
     data = {"data_fingerprints": {"train": "c", "validation": "b"}}
     with pytest.raises(UserError, match="data_fingerprints"):
-        experiment.choose_experiment(str(tmp_path), BASE, "7", Config(), data)
+        registry.choose_experiment(str(tmp_path), BASE, "7", Config(), data)
 
 
 @pytest.mark.parametrize("model_id", ["a/b", "", "..", "a b"])
@@ -72,39 +72,39 @@ def test_an_id_must_fit_into_a_path(tmp_path: Path, model_id: str) -> None:
 def test_find_by_id_by_folder_or_the_only_one(tmp_path: Path) -> None:
     found = _open(tmp_path)
     root = str(tmp_path)
-    assert experiment.find_experiment(root, BASE, "7") == found
-    assert experiment.find_experiment(root, BASE) == found
-    assert experiment.find_experiment("/elsewhere", BASE, found.folder + "/") == found
+    assert registry.find_experiment(root, BASE, "7") == found
+    assert registry.find_experiment(root, BASE) == found
+    assert registry.find_experiment("/elsewhere", BASE, found.folder + "/") == found
     _open(tmp_path, "9")
     with pytest.raises(UserError, match="2 base experiments: 7, 9; say which"):
-        experiment.find_experiment(root, BASE)
+        registry.find_experiment(root, BASE)
 
 
 def test_an_unknown_id_lists_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="0 lstm experiments: none; train one first: python -m"):
-        experiment.find_experiment(str(tmp_path), LSTM)
+        registry.find_experiment(str(tmp_path), LSTM)
     _open(tmp_path)
     with pytest.raises(UserError, match="no base experiment '1'; there are: 7; give one of them"):
-        experiment.find_experiment(str(tmp_path), BASE, "1")
+        registry.find_experiment(str(tmp_path), BASE, "1")
     with pytest.raises(UserError, match="no lstm experiment '7'; there are: none"):
-        experiment.find_experiment(str(tmp_path), LSTM, "7")
+        registry.find_experiment(str(tmp_path), LSTM, "7")
     with pytest.raises(UserError, match=r"no experiment.json: give the folder"):
-        experiment.find_experiment(str(tmp_path), BASE, str(tmp_path))
+        registry.find_experiment(str(tmp_path), BASE, str(tmp_path))
 
 
 def test_a_folder_of_the_other_kind_is_refused(tmp_path: Path) -> None:
     found = _open(tmp_path)
     with pytest.raises(UserError, match="a base experiment; give the folder of a lstm experiment"):
-        experiment.find_experiment(str(tmp_path), LSTM, found.folder)
+        registry.find_experiment(str(tmp_path), LSTM, found.folder)
 
 
 def test_the_base_experiment_is_beside_the_lstm(tmp_path: Path) -> None:
     base, lstm = _open(tmp_path), _open(tmp_path, "8", kind=LSTM)
-    assert lstm.base_experiment() == base
+    assert registry.base_experiments_of(lstm)[0] == base
     moved = tmp_path / "moved"
     (tmp_path / "experiments").rename(moved)
-    found = experiment.find_experiment("/elsewhere", LSTM, str(moved / "lstm/8_b32_e10_l2_cs256"))
-    assert found.base_experiment().folder == str(moved / "7_tf_weighted_loss_b32_e5")
+    found = registry.find_experiment("/elsewhere", LSTM, str(moved / "lstm/8_b32_e10_l2_cs256"))
+    assert registry.base_experiments_of(found)[0].folder == str(moved / "7_tf_weighted_loss_b32_e5")
 
 
 def _open_group(root: Path, group: str = "7", folds: int = 3) -> list[experiment.Experiment]:
@@ -113,7 +113,7 @@ def _open_group(root: Path, group: str = "7", folds: int = 3) -> list[experiment
     for fold in range(folds):
         data = {**DATA, "group": group, "fold": fold}
         name = experiment.fold_id(group, fold)
-        found = experiment.choose_experiment(str(root), BASE, name, config, data)
+        found = registry.choose_experiment(str(root), BASE, name, config, data)
         experiment.start_experiment(found, config, data)
         found.update(status=experiment.FINISHED)
         members.append(found)
@@ -124,20 +124,20 @@ def test_a_group_is_found_by_its_id_by_path_or_as_the_only_one(tmp_path: Path) -
     members = _open_group(tmp_path)
     root = str(tmp_path)
     assert [member.model_id for member in members] == ["7-fold0", "7-fold1", "7-fold2"]
-    assert experiment.find_base_models(root, "7") == members
-    assert experiment.find_base_models(root) == members
-    assert experiment.find_base_models("/elsewhere", f"{root}/experiments/7/") == members
-    assert experiment.find_base_models(root, "7-fold1") == [members[1]]
-    assert experiment.find_base_models("/elsewhere", members[1].folder) == [members[1]]
-    assert experiment.group_name(members) == "7"
-    assert experiment.group_name(members[1:2]) == "7-fold1"
+    assert registry.find_base_models(root, "7") == members
+    assert registry.find_base_models(root) == members
+    assert registry.find_base_models("/elsewhere", f"{root}/experiments/7/") == members
+    assert registry.find_base_models(root, "7-fold1") == [members[1]]
+    assert registry.find_base_models("/elsewhere", members[1].folder) == [members[1]]
+    assert registry.group_name(members) == "7"
+    assert registry.group_name(members[1:2]) == "7-fold1"
     assert [member.fold() for member in members] == [(3, 0), (3, 1), (3, 2)]
     (single,) = [_open(tmp_path, "9")]
     assert single.fold() == (1, 0)
-    assert experiment.find_base_models(root, "9") == [single]
-    assert experiment.group_name([single]) == "9"
+    assert registry.find_base_models(root, "9") == [single]
+    assert registry.group_name([single]) == "9"
     with pytest.raises(UserError, match="2 base experiments: 7, 9; say which by its id"):
-        experiment.find_base_models(root)
+        registry.find_base_models(root)
 
 
 def test_an_incomplete_group_is_refused(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_an_incomplete_group_is_refused(tmp_path: Path) -> None:
         UserError,
         match=r"group 7 of 3 folds lacks 7-fold0, 7-fold2; go on .*train_base --model_id 7 --folds",
     ):
-        experiment.find_base_models(str(tmp_path), "7")
+        registry.find_base_models(str(tmp_path), "7")
 
 
 def test_a_model_and_a_group_cannot_have_the_same_id(tmp_path: Path) -> None:
@@ -170,31 +170,31 @@ def test_an_id_of_both_kinds_is_not_guessed_at(tmp_path: Path) -> None:
     root = tmp_path / "a"
     copied = shutil.copytree(single.folder, root / "experiments" / Path(single.folder).name)
     with pytest.raises(UserError, match="7 is the id of an experiment and of a group of folds"):
-        experiment.find_base_models(str(root), "7")
-    (found,) = experiment.find_base_models(str(root), str(copied))
+        registry.find_base_models(str(root), "7")
+    (found,) = registry.find_base_models(str(root), str(copied))
     assert found.model_id == "7"
-    assert experiment.find_base_models(str(root), members[2].model_id) == [members[2]]
+    assert registry.find_base_models(str(root), members[2].model_id) == [members[2]]
 
 
 def test_base_models_that_are_not_there(tmp_path: Path) -> None:
     root = str(tmp_path)
     with pytest.raises(UserError, match="0 base experiments: none; train one first: python -m"):
-        experiment.find_base_models(root)
+        registry.find_base_models(root)
     _open_group(tmp_path, folds=2)
     with pytest.raises(UserError, match="no base experiment '8'; there are: 7-fold0, 7-fold1;"):
-        experiment.find_base_models(root, "8")
+        registry.find_base_models(root, "8")
     with pytest.raises(UserError, match="no base experiment '8'; there are: 7-fold0, 7-fold1;"):
-        experiment.find_base_models("/elsewhere", f"{root}/experiments/8")
+        registry.find_base_models("/elsewhere", f"{root}/experiments/8")
 
 
 def test_the_base_experiments_of_a_group_are_beside_the_lstm(tmp_path: Path) -> None:
     members = _open_group(tmp_path)
     ids = [member.model_id for member in members]
     data = {**DATA, "base_model_id": "7", "base_model_ids": ids}
-    lstm = experiment.choose_experiment(str(tmp_path), LSTM, "8", Config(), data)
+    lstm = registry.choose_experiment(str(tmp_path), LSTM, "8", Config(), data)
     experiment.start_experiment(lstm, Config(), data)
-    assert lstm.base_experiments() == members
-    assert lstm.base_experiment() == members[0]
+    assert registry.base_experiments_of(lstm) == members
+    assert registry.base_experiments_of(lstm)[0] == members[0]
 
 
 def test_imports_stay_light() -> None:

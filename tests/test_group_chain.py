@@ -16,7 +16,7 @@ from beam_pipelines.layout import DataLayout
 from beam_pipelines.schema import SUBTYPES
 from beam_pipelines.shards import read_manifest
 from beam_pipelines.slice_references import read_references
-from trainer import experiment, train_sequence
+from trainer import experiment, registry, train_sequence
 
 FOLDS = 2
 SETTINGS = ["--image_size=40", "--image_format=png", "--val_ratio=0.2", "--slices_per_shard=2"]
@@ -62,10 +62,10 @@ def test_every_expected_slice_is_predicted_once(finished: Path) -> None:
 
 
 def test_the_sequence_model_says_what_it_is_made_of(finished: Path) -> None:
-    found = experiment.find_experiment(str(finished), experiment.LSTM)
+    found = registry.find_experiment(str(finished), experiment.LSTM)
     members = [experiment.fold_id(GROUP_ID, fold) for fold in range(FOLDS)]
     assert found.record()["base_model_ids"] == members
-    assert found.base_experiments() == experiment.find_base_models(str(finished), GROUP_ID)
+    assert registry.base_experiments_of(found) == registry.find_base_models(str(finished), GROUP_ID)
     assert found.config().base.folds == FOLDS
 
 
@@ -79,7 +79,7 @@ def test_the_group_scores_another_data_root_by_path(
     group = ["--model_id", f"{finished}/experiments/{GROUP_ID}", "--base_data", "test"]
     extract_embeddings.run([*data_dir, *group])
     build_sequences.run([*data_dir, *group, "--max_to_keep", "4"])
-    found = experiment.find_experiment(str(finished), experiment.LSTM)
+    found = registry.find_experiment(str(finished), experiment.LSTM)
     predict.run([*data_dir, "--model_id", found.folder])
     one, two = (submission(path / "output2.csv") for path in (finished, root))
     assert one.keys() == two.keys()

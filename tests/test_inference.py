@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import trainer_data
 
-from trainer import experiment, inference, model_files
+from trainer import experiment, inference, model_files, registry
 from trainer.base_model import embedding_model
 
 
 @pytest.fixture(scope="module")
 def base(trained: Path) -> experiment.Experiment:
-    return experiment.find_experiment(str(trained), experiment.BASE, trainer_data.BASE_MODEL_ID)
+    return registry.find_experiment(str(trained), experiment.BASE, trainer_data.BASE_MODEL_ID)
 
 
 @pytest.fixture(scope="module")
 def lstm(trained: Path) -> experiment.Experiment:
-    return experiment.find_experiment(str(trained), experiment.LSTM)
+    return registry.find_experiment(str(trained), experiment.LSTM)
 
 
 def _images(count: int) -> np.ndarray:
@@ -78,5 +78,5 @@ def test_sequence_scores_any_number_of_sequences(lstm: experiment.Experiment) ->
 
 
 def test_an_experiment_may_be_in_another_root(base: experiment.Experiment, tmp_path: Path) -> None:
-    found = experiment.find_experiment(str(tmp_path), experiment.BASE, base.folder)
+    found = registry.find_experiment(str(tmp_path), experiment.BASE, base.folder)
     assert inference.load_base(found, batch_size=2).image_size == 32

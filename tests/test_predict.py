@@ -230,9 +230,10 @@ def test_lstm_of_a_group_is_the_mean_over_members(group: Path):
 
 def test_each_member_is_scored_with_its_own_fold(group: Path, tmp_path: Path):
     """A model whose folds differ: each member's sequences must come with their own number."""
-    from trainer.experiment import LSTM, find_experiment
+    from trainer.experiment import LSTM
     from trainer.inference import load_sequence
     from trainer.model_files import load_model, save_model
+    from trainer.registry import find_experiment
 
     root = Path(shutil.copytree(group, tmp_path / "data"))
     experiment = find_experiment(str(root), LSTM)
@@ -280,7 +281,8 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 def test_probabilities_are_tempered_after_the_mean(
     group: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    from trainer.experiment import LSTM, find_experiment
+    from trainer.experiment import LSTM
+    from trainer.registry import find_experiment
 
     root = Path(shutil.copytree(group, tmp_path / "data"))
     find_experiment(str(root), LSTM).update(temperature=1.5)
@@ -296,7 +298,7 @@ def test_probabilities_are_tempered_after_the_mean(
 
 
 def test_a_group_has_the_geometric_mean_of_temperatures(group: Path, tmp_path: Path):
-    from trainer.experiment import find_base_models
+    from trainer.registry import find_base_models
 
     root = Path(shutil.copytree(group, tmp_path / "data"))
     members = find_base_models(str(root), GROUP_ID)

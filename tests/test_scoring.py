@@ -9,7 +9,7 @@ import pytest
 import trainer_data
 
 from beam_pipelines.errors import UserError
-from trainer import experiment, judging, metrics, scoring, shard_files
+from trainer import experiment, judging, metrics, registry, scoring, shard_files
 from trainer.scoring import Predictions
 
 BASE_ID, LSTM_ID = trainer_data.BASE_MODEL_ID, trainer_data.SEQUENCE_MODEL_ID
@@ -90,7 +90,7 @@ def test_slices_without_labels_are_left_out(tmp_path: Path) -> None:
 
 def test_a_split_of_all_members(trained: Path) -> None:
     """A second member whose shards are in another order; the same model scores both."""
-    found = experiment.find_experiment(str(trained), experiment.LSTM, LSTM_ID)
+    found = registry.find_experiment(str(trained), experiment.LSTM, LSTM_ID)
     assert scoring.member_ids(found) == [BASE_ID]
     folders = scoring.read_members(str(trained), found, "validation")
     assert [folder.num_slices for folder in folders] == [22]
@@ -112,7 +112,7 @@ def test_a_split_of_all_members(trained: Path) -> None:
 
 
 def test_sequences_of_another_length_are_refused(trained: Path, tmp_path: Path) -> None:
-    found = experiment.find_experiment(str(trained), experiment.LSTM, LSTM_ID)
+    found = registry.find_experiment(str(trained), experiment.LSTM, LSTM_ID)
     trainer_data.write_sequences(
         tmp_path, "validation", trainer_data.make_studies("validation"), max_to_keep=4
     )

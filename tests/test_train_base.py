@@ -11,13 +11,13 @@ import trainer_data
 
 from beam_pipelines import storage
 from beam_pipelines.errors import UserError
-from trainer import experiment, model_files, train_base
+from trainer import experiment, model_files, registry, train_base
 
 FLAGS = ["--pretrained_model", "small_cnn", "--pretrained_weights", "none"]
 
 
 def _base(data_dir: Path) -> experiment.Experiment:
-    return experiment.find_experiment(str(data_dir), experiment.BASE, trainer_data.BASE_MODEL_ID)
+    return registry.find_experiment(str(data_dir), experiment.BASE, trainer_data.BASE_MODEL_ID)
 
 
 def _run(*flags: str) -> subprocess.CompletedProcess[str]:

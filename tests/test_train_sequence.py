@@ -18,6 +18,7 @@ from trainer import (
     inference,
     metrics,
     model_files,
+    registry,
     shard_files,
     train_sequence,
 )
@@ -28,7 +29,7 @@ GROUP_ID = trainer_data.GROUP_ID
 
 
 def _lstm(data_dir: Path) -> experiment.Experiment:
-    return experiment.find_experiment(str(data_dir), experiment.LSTM, LSTM_ID)
+    return registry.find_experiment(str(data_dir), experiment.LSTM, LSTM_ID)
 
 
 def test_it_learns_and_writes_an_experiment(trained: Path) -> None:
@@ -39,16 +40,16 @@ def test_it_learns_and_writes_an_experiment(trained: Path) -> None:
     assert record["base_model_ids"] == [BASE_ID]
     assert record["history"][1]["loss"] < record["history"][0]["loss"]
     assert found.config().sequence.max_to_keep == 8
-    assert found.base_experiment().model_id == BASE_ID
+    assert registry.base_experiments_of(found)[0].model_id == BASE_ID
     # What the base model was trained with, not this run's defaults.
-    assert found.config().base == found.base_experiment().config().base
+    assert found.config().base == registry.base_experiments_of(found)[0].config().base
 
 
 def test_a_killed_run_ends_as_an_undisturbed_one(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer_data.write_data(tmp_path)
-    base = experiment.find_experiment(str(trained), experiment.BASE)
+    base = registry.find_experiment(str(trained), experiment.BASE)
     shutil.copytree(base.folder, tmp_path / "experiments" / Path(base.folder).name)
     config = trainer_data.tiny_config()
     with monkeypatch.context() as patch:
@@ -102,7 +103,7 @@ def test_one_model_is_trained_on_all_members(group: Path) -> None:
     members = [f"{GROUP_ID}-fold0", f"{GROUP_ID}-fold1"]
     assert record["base_model_id"] == GROUP_ID
     assert record["base_model_ids"] == members
-    assert [base.model_id for base in found.base_experiments()] == members
+    assert [base.model_id for base in registry.base_experiments_of(found)] == members
     splits = group_files.read_group_sequences(str(group), members)
     assert record["data_fingerprints"] == splits.fingerprints
     assert record["history"][-1]["loss"] < record["history"][0]["loss"]

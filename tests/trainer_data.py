@@ -232,7 +232,7 @@ def write_group_sequences(data_dir: Path, folds: int) -> list[str]:
 
 def make_group(data_dir: Path, folds: int) -> list[Any]:
     """The members of a group, finished but for their models."""
-    from trainer import experiment
+    from trainer import experiment, registry
 
     config = tiny_config(folds=folds)
     members = []
@@ -242,7 +242,7 @@ def make_group(data_dir: Path, folds: int) -> list[Any]:
             "group": GROUP_ID,
             "fold": fold,
         }
-        member = experiment.choose_experiment(
+        member = registry.choose_experiment(
             str(data_dir), experiment.BASE, experiment.fold_id(GROUP_ID, fold), config, data
         )
         experiment.start_experiment(member, config, data)

@@ -19,7 +19,7 @@ from typing import Any
 from beam_pipelines import shards, storage
 from beam_pipelines.errors import exit_with, require
 from beam_pipelines.layout import LABEL_PRIORS, TRANSFORM
-from trainer import command, experiment, scoring
+from trainer import command, experiment, registry, scoring
 from trainer.bootstrap import Bootstrap
 from trainer.evaluation import FORMAT_VERSION, evaluate_predictions
 from trainer.evaluation_table import table
@@ -37,10 +37,10 @@ def main() -> None:
         flags.bootstrap >= 0, f"--bootstrap: received {flags.bootstrap}; give a number, at least 0"
     )
     if flags.model_type == experiment.BASE:
-        bases = experiment.find_base_models(flags.data_dir, flags.model_id)
+        bases = registry.find_base_models(flags.data_dir, flags.model_id)
         found, members = bases[0], [base.model_id for base in bases]
     else:
-        found = experiment.find_experiment(flags.data_dir, experiment.LSTM, flags.model_id)
+        found = registry.find_experiment(flags.data_dir, experiment.LSTM, flags.model_id)
         members = scoring.member_ids(found)
     require(
         flags.base_model_id in (None, experiment.group_of(members[0]), *members),
@@ -145,7 +145,7 @@ def _in_data_root(data_dir: str, found: Experiment) -> bool:
         return storage.filesystem(path)[1].rstrip("/")
 
     parent = found.folder.rstrip("/").rsplit("/", 1)[0]
-    return absolute(parent) == absolute(experiment.experiments_folder(data_dir, found.kind))
+    return absolute(parent) == absolute(registry.experiments_folder(data_dir, found.kind))
 
 
 def _refuse_training_data(
@@ -177,7 +177,7 @@ def _label_priors(found: Experiment) -> dict[str, float] | None:
 
     Fitting them takes the embeddings of the whole train split, which judging a base model does not.
     """
-    base = found if found.kind == experiment.BASE else found.base_experiment()
+    base = found if found.kind == experiment.BASE else registry.base_experiments_of(found)[0]
     path = base.path(TRANSFORM, LABEL_PRIORS)
     if found.kind == experiment.BASE and not storage.exists(path):
         print(f"warning: {path}: no such file; no prior baseline", file=sys.stderr)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from beam_pipelines.errors import exit_with, require
 from beam_pipelines.tensorflow_setup import load_tensorflow
 from configs import BaseConfig, Config, add_flags, override
-from trainer import command, experiment, shard_files
+from trainer import command, experiment, registry, shard_files
 from trainer.experiment import Experiment
 from trainer.shard_files import LabelledSplits
 
@@ -67,15 +67,15 @@ def train_base(
     # All folds remember the whole split: what was held out of it follows from the fold's number.
     data = {"data_fingerprints": splits.fingerprints}
     if base.folds == 1:
-        found = experiment.choose_experiment(data_dir, experiment.BASE, model_id, config, data)
+        found = registry.choose_experiment(data_dir, experiment.BASE, model_id, config, data)
         return [_train_member(found, splits, config, data, distribution, export)]
-    group = model_id or experiment.new_model_id(data_dir, experiment.BASE)
+    group = model_id or registry.new_model_id(data_dir, experiment.BASE)
     trained = []
     for fold, member in enumerate(members):
         print(f"fold {fold} of {base.folds}", flush=True)
         fold_data = {**data, "group": group, "fold": fold}
         fold_id = experiment.fold_id(group, fold)
-        found = experiment.choose_experiment(data_dir, experiment.BASE, fold_id, config, fold_data)
+        found = registry.choose_experiment(data_dir, experiment.BASE, fold_id, config, fold_data)
         trained.append(_train_member(found, member, config, fold_data, distribution, export))
     return trained
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from beam_pipelines.errors import exit_with, require
 from beam_pipelines.tensorflow_setup import load_tensorflow
 from configs import Config, SequenceConfig, add_flags, override
-from trainer import command, experiment, group_files, shard_files
+from trainer import command, experiment, group_files, registry, shard_files
 from trainer.experiment import Experiment
 from trainer.shard_files import LabelledSplits
 
@@ -73,7 +73,7 @@ def _check_flags(flags: argparse.Namespace, base_model_id: str) -> None:
 
 def _read(data_dir: str, base_model_id: str) -> tuple[list[Experiment], LabelledSplits]:
     """The base experiments that an id stands for, and the sequences of all of them."""
-    bases = experiment.find_base_models(data_dir, base_model_id)
+    bases = registry.find_base_models(data_dir, base_model_id)
     ids = [base.model_id for base in bases]
     return bases, group_files.read_group_sequences(data_dir, ids)
 
@@ -116,10 +116,10 @@ def train_sequence(
     strategy.check_batch_size(config.sequence.batch_size, distribution.num_replicas_in_sync)
     data = {
         "data_fingerprints": splits.fingerprints,
-        "base_model_id": experiment.group_name(bases),
+        "base_model_id": registry.group_name(bases),
         "base_model_ids": [base.model_id for base in bases],
     }
-    found = experiment.choose_experiment(data_dir, experiment.LSTM, model_id, config, data)
+    found = registry.choose_experiment(data_dir, experiment.LSTM, model_id, config, data)
     if found.finished:
         print(f"{found.folder}: already trained with these settings")
     else:
