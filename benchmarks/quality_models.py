@@ -24,6 +24,7 @@ from benchmarks.quality_data import JUDGE, TRAIN, Workspace
 from benchmarks.quality_rows import ROWS, Row, config_of, key_of, model_id_of
 from configs import to_yaml
 from configs.loader import to_mapping
+from trainer import calibration, metrics
 
 if TYPE_CHECKING:
     from trainer.experiment import Experiment
@@ -79,7 +80,7 @@ def _prior(workspace: Workspace, row: Row, seed: int) -> dict[str, Any]:
     train = shard_files.read_folder(DataLayout(root).examples("train"), "make quality")
     priors = shard_files.label_priors(train)
     labels, _ = _saved(workspace, quality_rows.DEFAULT, seed)
-    logits = quality_metrics.to_logits(np.array([priors[name] for name in schema.SUBTYPES]))
+    logits = calibration.to_logits(np.array([priors[name] for name in schema.SUBTYPES]))
     return _save(workspace, row, seed, (labels, np.broadcast_to(logits, labels.shape)))
 
 
@@ -152,7 +153,8 @@ def _scale(workspace: Workspace, row: Row, seed: int) -> dict[str, Any]:
     else:
         root = _roots(workspace, source, seed)[0]
         fitted_on = _score_base(workspace, source, seed, root)
-    temperature = quality_metrics.fit_temperature(*fitted_on)
+    fitted_labels, fitted_logits = fitted_on
+    temperature = calibration.fit_temperature(fitted_labels, metrics.sigmoid(fitted_logits))
     labels, logits = _saved(workspace, source.name, seed)
     found = _save(workspace, row, seed, (labels, logits / temperature))
     return {**found, "temperature": temperature}
@@ -182,7 +184,7 @@ def _embed(data_dir: str, model: str, splits: list[str]) -> None:
 
 def _score_base(workspace: Workspace, row: Row, seed: int, data_dir: str) -> Predictions:
     """Labels and logits of the labelled validation slices of a data root, members averaged."""
-    from trainer import metrics, shard_files
+    from trainer import shard_files
 
     ids, labels, logits = [], [], []
     for member in _members(workspace, row, seed):
@@ -200,12 +202,12 @@ def _score_base(workspace: Workspace, row: Row, seed: int, data_dir: str) -> Pre
 
 
 def _to_logits(probabilities: dict[str, np.ndarray]) -> np.ndarray:
-    return quality_metrics.to_logits(np.array(list(probabilities.values())))
+    return calibration.to_logits(np.array(list(probabilities.values())))
 
 
 def _score_sequences(trained: Any, data_dir: str, base_ids: list[str]) -> Predictions:
     """Labels and logits of the labelled validation slices, windows and members averaged."""
-    from trainer import inference, input_pipeline, judging, metrics, shard_files
+    from trainer import inference, input_pipeline, judging, shard_files
 
     scorer = inference.load_sequence(trained)
     found = []
@@ -219,7 +221,7 @@ def _score_sequences(trained: Any, data_dir: str, base_ids: list[str]) -> Predic
     # All members have read the same shards, in the same order.
     assert all(np.array_equal(other, labels) for other, _ in found)
     mean = np.mean([probabilities for _, probabilities in found], axis=0)
-    return labels, quality_metrics.to_logits(mean)
+    return labels, calibration.to_logits(mean)
 
 
 def _save(

@@ -158,3 +158,10 @@ def test_each_half_has_the_temperature_of_the_other() -> None:
     again, _ = calibration.temper_across(changed, probabilities, half)
     assert np.array_equal(again[half == 0], tempered[half == 0])
     assert not np.array_equal(again[half == 1], tempered[half == 1])
+
+
+def test_logits_of_certain_probabilities_are_finite() -> None:
+    probabilities = np.array([0.0, 0.25, 1.0])
+    logits = calibration.to_logits(probabilities)
+    assert np.isfinite(logits).all()
+    assert metrics.sigmoid(logits) == pytest.approx(probabilities, abs=1e-14)

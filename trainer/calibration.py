@@ -95,7 +95,8 @@ def calibration_gaps(
     return gaps.reshape(num_patients, NUM_BINS)
 
 
-def _logit(probabilities: np.ndarray) -> np.ndarray:
+def to_logits(probabilities: np.ndarray) -> np.ndarray:
+    """Logits of any shape, finite: 0 and 1 are taken for 1e-15 and 1 - 1e-15."""
     clipped = metrics.clip(probabilities)
     return np.log(clipped) - np.log1p(-clipped)
 
@@ -110,7 +111,7 @@ def temper(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     Returns:
         float64 of the same shape.
     """
-    return metrics.sigmoid(_logit(probabilities) / temperature)
+    return metrics.sigmoid(to_logits(probabilities) / temperature)
 
 
 def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -129,7 +130,7 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
         The temperature; 1 where it makes no difference: without slices, or with probabilities of
         one half alone.
     """
-    logits, wanted = _logit(probabilities), np.asarray(labels, np.float64)
+    logits, wanted = to_logits(probabilities), np.asarray(labels, np.float64)
     weighted = logits * np.array(SUBTYPE_WEIGHTS)
     if not np.any(logits):
         return 1.0
