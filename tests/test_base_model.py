@@ -112,14 +112,16 @@ def test_a_saved_inception_resnet_is_the_same(tmp_path: Path) -> None:
     assert np.allclose(again, model(images, training=False), atol=1e-6)
 
 
-def test_an_exported_model_serves_probabilities(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tta", ["none", "flip"])
+def test_an_exported_model_serves_probabilities(tmp_path: Path, tta: str) -> None:
     model = base_model.build_base_model(trainer_data.tiny_config().base, 32, PRIORS)
     folder = tmp_path / "export"
     for _ in range(2):  # The second replaces the first.
-        model_files.export(base_model.export_model(model), str(folder))
+        model_files.export(base_model.export_model(model, tta), str(folder))
     loaded = tf.saved_model.load(str(folder))
     served = loaded.serve(tf.constant(_images()))
     assert set(served) == {"embedding", "logits", "probabilities"}
-    expected = metrics.sigmoid(model(_images(), training=False).numpy())
+    scoring = base_model.at_test_time(model, tta)
+    expected = metrics.sigmoid(scoring(_images(), training=False).numpy())
     assert np.allclose(served["probabilities"], expected, atol=1e-6)
     assert [p.name for p in tmp_path.iterdir()] == ["export"]

@@ -86,12 +86,17 @@ def at_test_time(model: Any, tta: str) -> Any:
     return with_mirror_images(model) if tta == "flip" else model
 
 
-def export_model(model: Any) -> Any:
-    """What `--export` saves: named outputs `embedding`, `logits` and `probabilities`."""
-    probabilities = layers.Activation("sigmoid", name="probabilities")(model.output)
-    outputs = {
-        EMBEDDING: model.get_layer(EMBEDDING).output,
-        LOGITS: model.output,
-        "probabilities": probabilities,
-    }
+def export_model(model: Any, tta: str = "none") -> Any:
+    """What `--export` saves: the model as it scores.
+
+    Args:
+        model: a base model.
+        tta: the config's test-time augmentation.
+
+    Returns:
+        A model with the named outputs `embedding`, `logits` and `probabilities`.
+    """
+    embedding, logits = at_test_time(embedding_model(model), tta)(model.input)
+    probabilities = layers.Activation("sigmoid", name="probabilities")(logits)
+    outputs = {EMBEDDING: embedding, LOGITS: logits, "probabilities": probabilities}
     return keras.Model(model.input, outputs)

@@ -166,7 +166,8 @@ def _export(found: Experiment) -> None:
     from trainer import base_model, model_files
 
     model = model_files.load_model(found.model_file)
-    model_files.export(base_model.export_model(model), found.path("export"))
+    exported = base_model.export_model(model, found.config().base.tta)
+    model_files.export(exported, found.path("export"))
 
 
 if __name__ == "__main__":
