@@ -14,6 +14,7 @@ from beam_pipelines import schema, shards, storage, tfrecord
 from beam_pipelines.examples import HOW_TO_MAKE as HOW_TO_MAKE_EXAMPLES
 from beam_pipelines.layout import DataLayout
 from beam_pipelines.progress import Advance, no_progress
+from beam_pipelines.splits import in_fold
 
 if TYPE_CHECKING:
     from trainer.experiment import Experiment
@@ -71,7 +72,11 @@ def unseen_shards(
     tasks = []
     for split in splits:
         every = example_shards(layout, [split])
-        tasks += every[fold::folds] if split == "train" else every
+        tasks += [
+            task
+            for shard, task in enumerate(every)
+            if split != "train" or in_fold(shard, folds, fold)
+        ]
     return tasks
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import functools
-import math
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -137,9 +136,12 @@ def _tasks(
 
 
 def temperature_of(experiments: "Sequence[Experiment]") -> float:
-    """What training has found on the validation split: the geometric mean of several, 1 of none."""
-    found = [experiment.record().get("temperature", 1.0) for experiment in experiments]
-    return math.exp(sum(map(math.log, found)) / len(found))
+    """What training has found on the validation split; 1 for several base models.
+
+    Each member of a group has a temperature of its own, but their mean is less sure of itself than
+    they are, and to temper it with theirs made it worse.
+    """
+    return experiments[0].record().get("temperature", 1.0) if len(experiments) == 1 else 1.0
 
 
 def _predict(

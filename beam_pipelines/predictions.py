@@ -133,6 +133,11 @@ class PredictionBuilder:
         members = list(self._score(task.name, advance))
         found = mean_over_members(members, task.name)
         shards.check_complete(STAGE, task.num_slices, len(found))
+        require(
+            all(np.isfinite(row).all() for row in found.values()),
+            f"{', '.join(self.experiment_folders)}: probabilities that are no numbers: its "
+            "training or that of its base model has diverged; train again with a smaller lr",
+        )
         for image_id, row in found.items():
             final = clip(calibration.temper(row, self.temperature))
             cells = ",".join(f"{value:.9f}" for value in final)

@@ -45,6 +45,14 @@ def shard_of(patient_id: str, num_shards: int) -> int:
     return int(uniform("shard", patient_id) * num_shards)
 
 
+def in_fold(shard: int, folds: int, fold: int) -> bool:
+    """Whether a shard of train examples is in a fold, and so unseen by that fold's base model.
+
+    Shards hold whole patients, drawn by a hash, so that every `folds`-th shard makes a fold.
+    """
+    return shard % folds == fold
+
+
 def shards_for(num_slices: float, slices_per_shard: int) -> int:
     """How many shards so many slices make; at least one."""
     return max(1, round(num_slices / slices_per_shard))

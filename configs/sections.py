@@ -183,7 +183,7 @@ class BaseConfig:
     positive_share: float = setting(
         0.0,
         "share of training slices with a hemorrhage, weighed so that the expected loss stays the "
-        "same; 0: as they come",
+        "same; 0: as they come; above 0 the train split is read several times an epoch",
         minimum=0,
         below=1,
     )
@@ -207,7 +207,7 @@ class BaseConfig:
     )
     precision: str = setting(
         "float32",
-        "float32, or on GPUs mixed_float16 or mixed_bfloat16",
+        "float32, or on GPUs mixed_bfloat16 or, on a single one, mixed_float16",
         choices=("float32", "mixed_float16", "mixed_bfloat16"),
     )
     xla: bool = setting(False, "compile the training step with XLA; one device only")

@@ -154,7 +154,7 @@ def test_another_data_root_needs_only_the_split_asked_for(
     before, path = evaluate.evaluate(str(trained), found, bootstrap=FEW)
     rng = np.random.default_rng(5)
     studies = [trainer_data.make_study(rng, f"other{number}", 5, 32) for number in range(3)]
-    trainer_data.write_sequences(tmp_path, "train", studies)
+    trainer_data.write_sequences(tmp_path, "train", studies, examples_fingerprint="unseen")
     manifest = tmp_path / "sequences" / BASE_ID / "train" / "manifest.json"
     manifest.write_text(manifest.read_text().replace("sequences-train", "0123456789"))
     flags = ["--data_dir", str(tmp_path), "--model_id", found.folder, "--bootstrap", "10"]

@@ -7,7 +7,7 @@ import pytest
 import trainer_data
 
 from beam_pipelines.errors import UserError
-from configs import Config
+from configs import Config, ExamplesConfig
 from trainer import shard_files
 
 
@@ -85,6 +85,14 @@ def test_folds_share_out_whole_patients(tmp_path: Path) -> None:
     assert totals == {name: 2 * count for name, count in train.label_counts.items()}
     for part, missing in zip(left, train.paths, strict=True):
         assert set(train.paths) - set(part.paths) == {missing}
+
+
+def test_what_an_old_manifest_does_not_know_was_made_by_default(tiny_data: Path) -> None:
+    train = shard_files.read_examples(str(tiny_data)).train
+    assert "channels" not in train.settings
+    config = Config(ExamplesConfig(channels="both", crop="head", image_size=64))
+    made = shard_files.with_settings_of(train, config).examples
+    assert (made.image_size, made.channels, made.crop) == (32, "windows", "none")
 
 
 def test_more_folds_than_shards_are_refused(tiny_data: Path) -> None:

@@ -30,6 +30,13 @@ def test_xla_is_for_one_device() -> None:
     assert strategy.make_strategy(["CPU:0"], xla=True).num_replicas_in_sync == 1
 
 
+def test_half_floats_are_for_one_device() -> None:
+    strategy.check_precision("mixed_float16", 1)
+    strategy.check_precision("mixed_bfloat16", 8)
+    with pytest.raises(UserError, match="received mixed_float16 with 2 devices; give mixed_bfloat"):
+        strategy.check_precision("mixed_float16", 2)
+
+
 def test_two_devices_train_to_the_same_loss_as_one(tmp_path: Path) -> None:
     """Losses of every epoch, the sum of all weights and the sequence model's validation loss.
 

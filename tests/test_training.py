@@ -1,5 +1,6 @@
 """Training's rules: when it stops, what it keeps, and that it is repeatable."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 import trainer_data
 
-from trainer import judging, model_files, train_base, training
+from beam_pipelines.errors import UserError
+from trainer import judging, model_files, registry, train_base, training
 from trainer.experiment import Experiment
 
 
@@ -21,6 +23,8 @@ def _history(*losses: float) -> list[dict[str, float]]:
 def test_the_best_epoch_is_the_first_with_the_lowest_loss() -> None:
     assert training.best_epoch(_history(0.3)) == 1
     assert training.best_epoch(_history(0.3, 0.1, 0.2, 0.1)) == 2
+    assert training.best_epoch(_history(math.nan, 0.4)) == 2
+    assert training.best_epoch(_history(0.4, math.nan)) == 1
 
 
 @pytest.mark.parametrize(
@@ -78,6 +82,24 @@ def test_the_best_epoch_is_kept_and_training_stops(
         assert np.allclose(one, other, atol=1e-6)
     assert any(np.abs(one - other).max() > 1e-3 for one, other in zip(kept, last, strict=True))
     assert found.record()["temperature"] > 0
+
+
+def test_a_model_that_has_diverged_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer_data.write_data(tmp_path)
+    predict = judging.SliceJudge.predict
+
+    def no_numbers(judge: judging.SliceJudge, model: Any) -> tuple[np.ndarray, np.ndarray]:
+        labels, probabilities = predict(judge, model)
+        return labels, np.full_like(probabilities, np.nan)
+
+    monkeypatch.setattr(judging.SliceJudge, "predict", no_numbers)
+    with pytest.raises(UserError, match="the validation loss is no number: training has diverged"):
+        train_base.train_base(str(tmp_path), trainer_data.tiny_config(num_epochs=1), "d")
+    found = registry.find_experiment(str(tmp_path), "base", "d")
+    assert not found.finished
+    assert not Path(found.model_file).exists()
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:

@@ -206,6 +206,7 @@ def write_sequences(
             "max_to_keep": max_to_keep,
             "embedding_dim": 12,
             "num_slice_features": 3,
+            "examples_fingerprint": f"examples-{split}",
             **settings,
         },
         **counts,

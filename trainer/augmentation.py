@@ -74,7 +74,8 @@ def draw_tables(count: Any, windows: Sequence[Window], jitter_hu: float, seed: A
     A pixel of grey g in a window of width W is level + W (g / 255 - 1/2) Hounsfield units. All
     channels of an image are shifted by the same number of units, as by a scanner whose calibration
     is off, and their widths change by the same factor. What the stored window has cut off stays
-    cut off: its Hounsfield units are not known.
+    cut off, because its Hounsfield units are not known, and with it the two levels beside, into
+    which a JPEG may have moved it.
 
     Args:
         count: how many images.

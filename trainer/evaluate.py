@@ -19,7 +19,7 @@ from typing import Any
 from beam_pipelines import shards, storage
 from beam_pipelines.errors import exit_with, require
 from beam_pipelines.layout import LABEL_PRIORS, TRANSFORM
-from trainer import command, experiment, registry, scoring
+from trainer import command, experiment, registry, scoring, shard_files
 from trainer.bootstrap import Bootstrap
 from trainer.evaluation import FORMAT_VERSION, evaluate_predictions
 from trainer.evaluation_table import table
@@ -115,19 +115,18 @@ def evaluate(
     _refuse_training_data(data_dir, found, split, folders)
     priors = _label_priors(found)
     predictions = scoring.predict_split(found, folders)
+    alone = found.kind == experiment.LSTM or len(members) == 1
     report = {
         "format_version": FORMAT_VERSION,
         "model_type": found.kind,
-        "model_id": found.model_id,
+        "model_id": found.model_id if alone else experiment.group_of(members[0]),
         "base_model_ids": members,
         "split": split,
         "data_fingerprint": _fingerprint(folders),
         **evaluate_predictions(predictions, priors, bootstrap or Bootstrap()),
     }
     name = _file_name(data_dir, found, split, report["data_fingerprint"])
-    if found.kind == experiment.BASE and len(members) > 1:
-        name = f"group-{name}"
-    path = found.path(name)
+    path = found.path(name if alone else f"group-{name}")
     storage.write_json(path, report)
     return report, path
 
@@ -157,18 +156,25 @@ def _refuse_training_data(
     figures for those of unseen patients.
 
     Raises:
-        UserError: the split is the train split of the experiment's data root, or has the
-            fingerprint of what it was trained on.
+        UserError: the split is the train split of the experiment's data root, or was made of what
+            a model was trained on, or patients of the data root have been divided anew.
     """
-    trained_on = found.record()["data_fingerprints"][TRAIN]
-    seen = {_fingerprint(folders)}
-    for folder in folders:
-        # Embeddings say which examples they are of; a base model was trained on examples.
-        seen |= {folder.fingerprint, folder.settings.get("examples_fingerprint", "")}
+    bases = [found] if found.kind == experiment.BASE else registry.base_experiments_of(found)
+    trained_on = {model.record()["data_fingerprints"][TRAIN] for model in (found, *bases)}
+    # Shards say which examples they are of; base models were trained on examples.
+    examples = {folder.settings["examples_fingerprint"] for folder in folders}
+    seen = {_fingerprint(folders), *(folder.fingerprint for folder in folders), *examples}
+    own = _in_data_root(data_dir, found)
     require(
-        trained_on not in seen and not (split == TRAIN and _in_data_root(data_dir, found)),
+        not trained_on & seen and not (split == TRAIN and own),
         f"{folders[0].folder}: {found.folder} was trained on these patients, so their figures say "
         f"nothing of others; give --split {VALIDATION} or the --data_dir of other patients",
+    )
+    require(
+        not own or examples == {bases[0].record()["data_fingerprints"][VALIDATION]},
+        f"{folders[0].folder}: made of other examples than {bases[0].folder} was judged by; "
+        "patients may have been divided anew, and training patients be among these: train again, "
+        f"or run `{shard_files.BUILD_EXAMPLES}` with its settings and the stages after it",
     )
 
 

@@ -11,10 +11,17 @@ from collections.abc import Sequence
 from beam_pipelines import schema, shards
 from beam_pipelines.errors import require
 from beam_pipelines.layout import DataLayout
-from trainer.experiment import group_of
-from trainer.shard_files import BUILD_SEQUENCES, LabelledSplits, ShardFolder, checked, read_folder
+from trainer.experiment import Experiment, group_of
+from trainer.shard_files import (
+    BUILD_EXAMPLES,
+    BUILD_SEQUENCES,
+    EXTRACT_EMBEDDINGS,
+    LabelledSplits,
+    ShardFolder,
+    checked,
+    read_folder,
+)
 
-EXTRACT_EMBEDDINGS = "python -m beam_pipelines.extract_embeddings"
 # What must be the same in the sequences of all members of a group.
 _ALIKE = ("max_to_keep", "embedding_dim", "num_slice_features", "examples_fingerprint")
 
@@ -46,6 +53,25 @@ def read_group_sequences(data_dir: str, base_model_ids: Sequence[str]) -> Labell
         label_counts=one.label_counts,
     )
     return checked(join_folders(train), every)
+
+
+def check_splits(splits: LabelledSplits, bases: Sequence[Experiment]) -> None:
+    """Checks that patients were not divided anew since base models were trained.
+
+    Raises:
+        UserError: sequences are made of other examples than those that a model was trained on and
+            chosen by, so that its training patients could be among those of validation.
+    """
+    for folder, split in ((splits.train, "train"), (splits.validation, "validation")):
+        for base in bases:
+            trained_on = base.record()["data_fingerprints"][split]
+            require(
+                folder.settings["examples_fingerprint"] == trained_on,
+                f"{folder.folder}: made of other examples than base model {base.model_id} was "
+                "trained with, which may have divided patients otherwise; train a base model on "
+                f"these examples, or run `{BUILD_EXAMPLES}` with its settings again, then "
+                f"`{EXTRACT_EMBEDDINGS}` and `{BUILD_SEQUENCES}`",
+            )
 
 
 def _read_member(

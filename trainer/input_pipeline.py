@@ -10,6 +10,7 @@ a short one would be traced anew and could leave a device of MirroredStrategy wi
 the caller cuts the result to the number of records.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -184,9 +185,10 @@ def _oversampled_records(folder: ShardFolder, positive_share: float, order: Trai
     shares = [positive_share, 1.0 - positive_share]
 
     def one_epoch(epoch: int) -> Any:
-        # Both kinds are read over and over until the epoch is full.
+        # Both kinds are read over and over until the epoch is full; they share the buffer.
+        half = dataclasses.replace(order, shuffle_buffer=max(order.shuffle_buffer // 2, 1))
         kinds = [
-            _one_pass(folder.paths, order, epoch, keep).repeat()
+            _one_pass(folder.paths, half, epoch, keep).repeat()
             for keep in (_is_positive, _is_negative)
         ]
         mixed = tf.data.Dataset.sample_from_datasets(

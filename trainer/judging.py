@@ -28,12 +28,19 @@ class SliceJudge:
         self._labels = np.array([label for label in labels if label is not None])
         self._dataset = input_pipeline.evaluation_images(folder, examples, base.batch_size)
         self._tta = base.tta
+        self._judged: Any = None
+        self._as_it_scores: Any = None
+
+    def _scoring(self, model: Any) -> Any:
+        """The model as it scores; made once, because its first call is traced for seconds."""
+        if model is not self._judged:
+            with model.distribute_strategy.scope():
+                self._judged, self._as_it_scores = model, at_test_time(model, self._tta)
+        return self._as_it_scores
 
     def predict(self, model: Any) -> tuple[np.ndarray, np.ndarray]:
         """Labels and probabilities, each of shape (num_slices, 6), of the labelled slices."""
-        with model.distribute_strategy.scope():
-            scoring = at_test_time(model, self._tta)
-        logits = scoring.predict(self._dataset, verbose=0)[self._rows]
+        logits = self._scoring(model).predict(self._dataset, verbose=0)[self._rows]
         return self._labels, metrics.sigmoid(logits)
 
     def __call__(self, model: Any) -> dict[str, float]:

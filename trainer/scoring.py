@@ -17,9 +17,7 @@ from beam_pipelines.layout import DataLayout
 from beam_pipelines.tensorflow_setup import load_tensorflow
 from trainer import experiment, metrics, shard_files
 from trainer.experiment import Experiment
-from trainer.shard_files import ShardFolder
-
-EXTRACT_EMBEDDINGS = "python -m beam_pipelines.extract_embeddings"
+from trainer.shard_files import EXTRACT_EMBEDDINGS, ShardFolder
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,13 @@ def build_sequence_model(
     }
     if folds > 1:
         inputs["fold"] = keras.Input((), dtype="int32", name="fold")
-    x = _concatenate(_parts(config, inputs, folds), "slices")
+    real = ops.expand_dims(inputs["mask"], -1) > 0
+    # Padding is set to zero before anything else: what it holds could be no number.
+    shown = {
+        name: ops.where(real, inputs[name], 0.0)
+        for name in ("embeddings", "logits", "slice_features")
+    }
+    x = _concatenate(_parts(config, inputs, shown, folds), "slices")
     x = layers.Dropout(config.dropout_rate, name="dropout_0")(x)
     mask = recurrent_mask(inputs["mask"])
     for number in range(1, config.num_layers + 1):
@@ -60,26 +66,26 @@ def build_sequence_model(
         cell = _CELLS[config.cell](config.cell_size, return_sequences=True)
         x = layers.Bidirectional(cell, name=f"{config.cell}_{number}")(x, mask=mask)
         x = layers.Dropout(config.dropout_rate, name=f"dropout_{number}")(x)
-    return keras.Model(inputs, _head(config, inputs["logits"], x), name="sequence_model")
+    return keras.Model(inputs, _head(config, shown["logits"], x), name="sequence_model")
 
 
-def _parts(config: SequenceConfig, inputs: dict[str, Any], folds: int) -> list[Any]:
+def _parts(
+    config: SequenceConfig, inputs: dict[str, Any], shown: dict[str, Any], folds: int
+) -> list[Any]:
     """What the recurrent layers are shown of each slice: (batch, length, width) each."""
-    mask = ops.expand_dims(ops.cast(inputs["mask"], "float32"), -1)
     parts = []
     if config.use_embeddings or config.use_differences:
-        # Padding is set to zero before anything else: what it holds could be no number.
-        embeddings = ops.where(mask > 0, inputs["embeddings"], 0.0)
         # Each embedding by its own mean and variance: nothing is fitted on the data.
-        x = layers.LayerNormalization(name="normalize")(embeddings)
+        x = layers.LayerNormalization(name="normalize")(shown["embeddings"])
         if folds > 1:
             x = _project(x, inputs["fold"], folds, 2 * config.cell_size)
         parts += [x] if config.use_embeddings else []
+        mask = ops.expand_dims(ops.cast(inputs["mask"], "float32"), -1)
         parts += differences(x, mask) if config.use_differences else []
     if config.use_logits:
-        parts.append(ops.where(mask > 0, inputs["logits"], 0.0))
+        parts.append(shown["logits"])
     if config.use_slice_features:
-        parts.append(ops.where(mask > 0, inputs["slice_features"], 0.0))
+        parts.append(shown["slice_features"])
     require(
         bool(parts),
         "SequenceConfig: use_embeddings, use_differences, use_logits and use_slice_features are "
@@ -133,9 +139,8 @@ def recurrent_mask(mask: Any) -> Any:
 def _project(x: Any, fold: Any, folds: int, max_width: int) -> Any:
     """Multiplies embeddings with the matrix of their fold; all folds start from the same one.
 
-    Each sequence's matrix is picked first. One product with the matrices of all folds, of which
-    one is kept, took 0.56 s a training step in place of 0.18 (32 x 60 slices, 1536 to 512, five
-    folds, two cores).
+    Each sequence's matrix is picked first: the product with the matrices of all folds, of which one
+    is kept, took three times as long (32 x 60 slices, 1536 to 512, five folds, two cores).
 
     Args:
         x: float32 (batch, length, embedding_dim).

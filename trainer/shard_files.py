@@ -13,12 +13,14 @@ import numpy as np
 from beam_pipelines import schema, shards, storage, tfrecord
 from beam_pipelines.errors import require
 from beam_pipelines.layout import DataLayout
+from beam_pipelines.splits import in_fold
 from configs import Config, ExamplesConfig
 from configs.loader import build, to_mapping
 from trainer.experiment import group_of
 
 BUILD_EXAMPLES = "python -m beam_pipelines.build_examples"
 BUILD_SEQUENCES = "python -m beam_pipelines.build_sequences"
+EXTRACT_EMBEDDINGS = "python -m beam_pipelines.extract_embeddings"
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,7 @@ def read_folder(folder: str, made_by: str) -> ShardFolder:
 
 
 def without_fold(folder: ShardFolder, folds: int, fold: int) -> ShardFolder:
-    """The examples that a fold's model is trained on: all but every `folds`-th shard.
-
-    Shards hold whole patients, drawn by a stable hash, so shards are patient folds.
+    """The examples that a fold's model is trained on: all but the fold; see `splits.in_fold`.
 
     Args:
         folder: examples of the train split.
@@ -107,7 +107,7 @@ def without_fold(folder: ShardFolder, folds: int, fold: int) -> ShardFolder:
         f"are what folds are made of; give fewer, or run `{BUILD_EXAMPLES}` again with a smaller "
         "slices_per_shard",
     )
-    kept = [r for index, r in enumerate(folder.receipts) if index % folds != fold]
+    kept = [r for index, r in enumerate(folder.receipts) if not in_fold(index, folds, fold)]
     counts = np.sum([receipt["label_counts"] for receipt in kept], axis=0).tolist()
     part = dataclasses.replace(
         folder,
@@ -234,7 +234,8 @@ def with_settings_of(folder: ShardFolder, config: Config) -> Config:
     names = {field.name for field in dataclasses.fields(ExamplesConfig)} & made.keys()
     if names:
         settings = {name: made[name] for name in sorted(names)}
-        given = to_mapping(config.examples)
+        # What a manifest does not know yet was made as the defaults are.
+        given = to_mapping(ExamplesConfig())
         examples = build(
             ExamplesConfig, {**given, **settings}, f"{folder.folder}/{shards.MANIFEST}"
         )

@@ -30,6 +30,21 @@ def make_strategy(devices: Sequence[str] | None = None, xla: bool = False) -> An
     return tf.distribute.MirroredStrategy(list(devices))
 
 
+def check_precision(precision: str, num_devices: int) -> None:
+    """Checks that the devices can train in a precision together.
+
+    Raises:
+        UserError: mixed_float16 on several devices. Keras skips a step in which a gradient
+            overflows when the first device finds one, and only then: an overflow on another device
+            would leave weights that are no numbers.
+    """
+    require(
+        precision != "mixed_float16" or num_devices == 1,
+        f"precision: received mixed_float16 with {num_devices} devices; give mixed_bfloat16, or "
+        "show one device with CUDA_VISIBLE_DEVICES",
+    )
+
+
 def check_batch_size(batch_size: int, num_devices: int) -> None:
     """Checks that every device gets the same share of a batch.
 

@@ -101,6 +101,7 @@ def train_sequence(
         UserError: data, settings or experiment do not allow it.
     """
     bases, splits = _read(data_dir, base_model_id)
+    group_files.check_splits(splits, bases)
     config = shard_files.with_settings_of(splits.train, config)
     require(
         splits.train.num_sequences >= config.sequence.batch_size,

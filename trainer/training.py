@@ -1,5 +1,6 @@
 """What both mains share: train with checkpoints, resume, judge each epoch, save."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from beam_pipelines import storage
+from beam_pipelines.errors import require
 from trainer import calibration, metrics, model_files
 from trainer import experiment as experiments
 from trainer.experiment import Experiment
@@ -121,8 +123,16 @@ class EpochEnd(keras.callbacks.Callback):
 
 
 def best_epoch(history: Sequence[Mapping[str, float]]) -> int:
-    """The number, from 1 on, of the epoch with the lowest validation loss; the first such."""
-    return int(min(history, key=lambda line: line[WEIGHTED_LOG_LOSS])["epoch"])
+    """The number, from 1 on, of the epoch with the lowest validation loss; the first such.
+
+    An epoch whose loss is no number is worse than any other.
+    """
+
+    def loss(line: Mapping[str, float]) -> float:
+        value = line[WEIGHTED_LOG_LOSS]
+        return math.inf if math.isnan(value) else value
+
+    return int(min(history, key=loss)["epoch"])
 
 
 def stops_early(history: Sequence[Mapping[str, float]], patience: int) -> bool:
@@ -154,6 +164,9 @@ def train(
         num_records: train records in an epoch.
         judge: judges a model on validation.
         rules: when to stop, and which epoch's model to keep.
+
+    Raises:
+        UserError: training has diverged.
     """
     with model.distribute_strategy.scope():
         model.optimizer.build(model.trainable_variables)
@@ -181,6 +194,11 @@ def train(
     kept = _kept_model(model, experiment, rules)
     labels, probabilities = judge.predict(kept)
     loss = metrics.weighted_log_loss(labels, probabilities)
+    require(
+        math.isfinite(loss),
+        f"{experiment.folder}: the validation loss is no number: training has diverged; train "
+        "again with a smaller lr and another --model_id",
+    )
     model_files.save_model(kept, experiment.model_file)
     experiment.update(
         status=experiments.FINISHED,
@@ -194,4 +212,6 @@ def _kept_model(model: Any, experiment: Experiment, rules: Rules) -> Any:
     if not rules.keep_best:
         with averaged_weights(model):
             model_files.save_model(model, experiment.path(KEPT_MODEL))
-    return model_files.load_model(experiment.path(KEPT_MODEL))
+    # In the scope as the model was: elsewhere Keras would compile it with XLA on a GPU, unasked.
+    with model.distribute_strategy.scope():
+        return model_files.load_model(experiment.path(KEPT_MODEL))
