@@ -86,13 +86,12 @@ def read_made(
 def missing(
     workspace: Workspace, rows: Iterable[Row], seeds: Sequence[int], code: str | None
 ) -> list[tuple[Row, int]]:
-    """Rows and seeds that are to be made; a row that equals the default row is left out."""
+    """Rows and seeds that are to be made."""
     return [
         (row, seed)
         for row in rows
         for seed in seeds
-        if not quality_rows.is_default(row, workspace.sizes, seed)
-        and read_made(workspace, row, seed, code) is None
+        if read_made(workspace, row, seed, code) is None
     ]
 
 
@@ -125,7 +124,7 @@ def write_report(workspace: Workspace, args: argparse.Namespace) -> Path:
     there = sorted({seed for _, seed in results})
     sets = {
         seed: quality_data.describe_sets(
-            workspace, seed, quality_rows.default_config(workspace.sizes, seed)
+            workspace, seed, quality_rows.plain_config(workspace.sizes, seed)
         )
         for seed in there
     }

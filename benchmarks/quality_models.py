@@ -79,7 +79,7 @@ def _prior(workspace: Workspace, row: Row, seed: int) -> dict[str, Any]:
     root = _roots(workspace, row, seed)[0]
     train = shard_files.read_folder(DataLayout(root).examples("train"), "make quality")
     priors = shard_files.label_priors(train)
-    labels, _ = _saved(workspace, quality_rows.DEFAULT, seed)
+    labels, _ = _saved(workspace, quality_rows.PLAIN, seed)
     logits = calibration.to_logits(np.array([priors[name] for name in schema.SUBTYPES]))
     return _save(workspace, row, seed, (labels, np.broadcast_to(logits, labels.shape)))
 

@@ -7,14 +7,12 @@ from typing import Any
 from benchmarks.machine import Machine
 from benchmarks.quality_lines import Line, Results, aggregate, follows, spread
 from benchmarks.quality_rows import (
-    ALL_ROWS,
     CALIBRATION,
-    DEFAULT,
-    DEFAULT_SEQUENCE,
+    PLAIN,
+    PLAIN_SEQUENCE,
     ROWS,
     STAGES,
     Sizes,
-    is_default,
     judge_seed,
 )
 
@@ -45,6 +43,7 @@ error, 15 bins; AUC is of `any`.
 _TITLES = {
     "base": "Base model",
     "sequence": "Sequence model",
+    "combined": "What helped alone, together",
     "folds": "Folds",
     "calibration": "Calibration",
 }
@@ -77,7 +76,7 @@ def render(
         "## Sets\n\n" + render_sets(sets),
         "\n## Goals\n\n" + render_goals(lines),
     ]
-    default = next(result["config"] for result in results.values() if result["row"] == DEFAULT)
+    default = next(result["config"] for result in results.values() if result["row"] == PLAIN)
     for stage in STAGES:
         found = [line for line in lines.values() if line.row.stage == stage]
         if found:
@@ -153,11 +152,11 @@ def render_calibration(
 def render_goals(lines: Mapping[str, Line]) -> str:
     """What the models should reach, and what they do: mean figures."""
     cells = [["goal", "measured", "met"]]
-    if DEFAULT_SEQUENCE in lines:
-        title = f"loss of {DEFAULT_SEQUENCE} / {DEFAULT} at most {_SEQUENCE_GOAL:.2f}"
-        ratios = lines[DEFAULT_SEQUENCE].ratios
+    if PLAIN_SEQUENCE in lines:
+        title = f"loss of {PLAIN_SEQUENCE} / {PLAIN} at most {_SEQUENCE_GOAL:.2f}"
+        ratios = lines[PLAIN_SEQUENCE].ratios
         cells.append([title, spread(ratios, 3), _met(ratios, _SEQUENCE_GOAL, inclusive=True)])
-    for name in (DEFAULT, "scaled_base", DEFAULT_SEQUENCE, "scaled_seq"):
+    for name in (PLAIN, "scaled_base", PLAIN_SEQUENCE, "scaled_seq"):
         for figure, title in (("ece_any", "ECE of any"), ("ece_mean", "mean ECE")):
             if name in lines:
                 values = lines[name].figures[figure]
@@ -176,13 +175,10 @@ def _met(values: Sequence[float], bound: float, inclusive: bool = False) -> str:
 def render_notes(results: Results, sizes: Sizes, code: str) -> str:
     """What a reader of the tables must know of single rows."""
     rows = {name for name, _ in results}
-    seeds = sorted({seed for _, seed in results})
-    same = [row.name for row in ALL_ROWS if seeds and is_default(row, sizes, seeds[0])]
-    absent = [name for name in ROWS if name not in rows and name not in same]
+    absent = [name for name in ROWS if name not in rows]
     older = sorted({name for (name, _), result in results.items() if result["code"] != code})
     notes = {
         "Not measured": absent,
-        "The default's equal, not measured": same,
         "Made by other code than the present": older,
     }
     return "".join(f"{title}: {', '.join(names)}.\n" for title, names in notes.items() if names)

@@ -1,7 +1,8 @@
 """What the quality comparison compares: rows of settings, each against a reference row.
 
-A row is a set of settings that differ from the default row's. It is trained once a seed on that
-seed's train set and judged on that seed's judge set.
+A row is a set of settings that differ from the plain row's, which has all that can be left out left
+out: it does not change when a default does. A row is trained once a seed on that seed's train set
+and judged on that seed's judge set.
 """
 
 import dataclasses
@@ -15,7 +16,13 @@ from configs import BaseConfig, Config, ExamplesConfig, SequenceConfig
 from configs.loader import to_mapping
 
 # What a row is judged by, in the order of the report's tables.
-BASE, SEQUENCE, FOLDS, CALIBRATION = STAGES = ("base", "sequence", "folds", "calibration")
+BASE, SEQUENCE, COMBINED, FOLDS, CALIBRATION = STAGES = (
+    "base",
+    "sequence",
+    "combined",
+    "folds",
+    "calibration",
+)
 # How a row comes about.
 PRIOR, TRAIN_BASE, RESCORE_BASE, TRAIN_SEQUENCE, SCALE = (
     "the train split's label shares, no model",
@@ -24,7 +31,7 @@ PRIOR, TRAIN_BASE, RESCORE_BASE, TRAIN_SEQUENCE, SCALE = (
     "trains a sequence model",
     "scales another row's logits",
 )
-DEFAULT, DEFAULT_SEQUENCE, FOLDS_BASE = "default", "seq_default", "folds_base"
+PLAIN, PLAIN_SEQUENCE, FOLDS_BASE = "plain", "seq_plain", "folds_base"
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class Row:
         name: letters, digits and underscores.
         stage: the report's table that it is in.
         how: PRIOR, TRAIN_BASE, RESCORE_BASE, TRAIN_SEQUENCE or SCALE.
-        changes: `section.setting` and its value, where it differs from the default row.
+        changes: `section.setting` and its value, where it differs from the plain row.
         reference: the row that its loss is divided by; None for the first.
         made_from: the row whose model or logits it uses.
         decides: what a row without changes is about.
@@ -45,7 +52,7 @@ class Row:
     stage: str
     how: str
     changes: Mapping[str, Any] = field(default_factory=dict)
-    reference: str | None = DEFAULT
+    reference: str | None = PLAIN
     made_from: str | None = None
     decides: str = ""
 
@@ -76,12 +83,16 @@ def _examples(name: str, **settings: Any) -> Row:
 
 def _sequence(name: str, **settings: Any) -> Row:
     changes = {f"sequence.{k}": v for k, v in settings.items()}
-    return Row(name, SEQUENCE, TRAIN_SEQUENCE, changes, DEFAULT_SEQUENCE, DEFAULT)
+    return Row(name, SEQUENCE, TRAIN_SEQUENCE, changes, PLAIN_SEQUENCE, PLAIN)
 
 
+# What helped alone, to be tried together.
+_BOTH, _CROP = {"examples.channels": "both"}, {"examples.crop": "head"}
+_SHARE, _JITTER = {"base.positive_share": 0.5}, {"base.window_jitter_hu": 4.0}
+_ALL = _BOTH | _CROP | _SHARE
 _THREE_FOLDS = {"base.folds": 3}
 ALL_ROWS = (
-    Row(DEFAULT, BASE, TRAIN_BASE, reference=None, decides="the default settings"),
+    Row(PLAIN, BASE, TRAIN_BASE, reference=None, decides="nothing added"),
     Row("prior", BASE, PRIOR),
     _base("bin_loss", loss="bin_loss"),
     _base("no_warmup", warmup_ratio=0.0),
@@ -92,11 +103,11 @@ ALL_ROWS = (
     _base("window_jitter", window_jitter_hu=4.0),
     _base("positive_share", positive_share=0.5),
     _base("last_epoch", keep_best=False),
-    Row("tta_flip", BASE, RESCORE_BASE, {"base.tta": "flip"}, made_from=DEFAULT),
+    Row("tta_flip", BASE, RESCORE_BASE, {"base.tta": "flip"}, made_from=PLAIN),
     _examples("neighbours", channels="neighbours"),
     _examples("both", channels="both"),
     _examples("crop_head", crop="head"),
-    Row(DEFAULT_SEQUENCE, SEQUENCE, TRAIN_SEQUENCE, made_from=DEFAULT, decides="sequence model"),
+    Row(PLAIN_SEQUENCE, SEQUENCE, TRAIN_SEQUENCE, made_from=PLAIN, decides="sequence model"),
     _sequence(
         "seq_logits", use_slice_features=False, use_embeddings=False, use_differences=False
     ),
@@ -107,11 +118,17 @@ ALL_ROWS = (
     _sequence("seq_ema", ema_decay=0.999),
     _sequence("seq_weight_decay", weight_decay=0.05),
     _sequence("seq_bin_loss", loss="masked_bin_loss"),
+    Row("both_share", COMBINED, TRAIN_BASE, _BOTH | _SHARE, "both"),
+    Row("both_crop", COMBINED, TRAIN_BASE, _BOTH | _CROP, "both"),
+    Row("both_crop_share", COMBINED, TRAIN_BASE, _ALL, "both_crop"),
+    Row("both_crop_jitter", COMBINED, TRAIN_BASE, _BOTH | _CROP | _JITTER, "both_crop"),
+    Row("seq_both", COMBINED, TRAIN_SEQUENCE, _BOTH, PLAIN_SEQUENCE, "both"),
+    Row("seq_all", COMBINED, TRAIN_SEQUENCE, _ALL, PLAIN_SEQUENCE, "both_crop_share"),
     Row(FOLDS_BASE, FOLDS, TRAIN_BASE, _THREE_FOLDS),
-    Row("folds_seq", FOLDS, TRAIN_SEQUENCE, _THREE_FOLDS, DEFAULT_SEQUENCE, FOLDS_BASE),
-    Row("scaled_base", CALIBRATION, SCALE, {}, DEFAULT, DEFAULT, "temperature scaling"),
+    Row("folds_seq", FOLDS, TRAIN_SEQUENCE, _THREE_FOLDS, PLAIN_SEQUENCE, FOLDS_BASE),
+    Row("scaled_base", CALIBRATION, SCALE, {}, PLAIN, PLAIN, "temperature scaling"),
     Row(
-        "scaled_seq", CALIBRATION, SCALE, {}, DEFAULT_SEQUENCE, DEFAULT_SEQUENCE,
+        "scaled_seq", CALIBRATION, SCALE, {}, PLAIN_SEQUENCE, PLAIN_SEQUENCE,
         "temperature scaling",
     ),
 )  # fmt: skip
@@ -170,11 +187,13 @@ def judge_seed(seed: int) -> int:
     return 1000 + seed
 
 
-def default_config(sizes: Sizes, seed: int) -> Config:
-    """The default row's settings: configs/demo.yaml's, with the sizes of the comparison."""
+def plain_config(sizes: Sizes, seed: int) -> Config:
+    """The plain row's settings: spelled out, so that no default that changes changes them."""
     return Config(
         examples=ExamplesConfig(
             image_size=sizes.image_size,
+            channels="windows",
+            crop="none",
             val_ratio=sizes.val_ratio,
             slices_per_shard=sizes.slices_per_shard,
         ),
@@ -184,6 +203,17 @@ def default_config(sizes: Sizes, seed: int) -> Config:
             batch_size=32,
             num_epochs=sizes.base_epochs,
             lr=1e-3,
+            loss="weighted_loss",
+            warmup_ratio=0.05,
+            weight_decay=0.0,
+            ema_decay=0.0,
+            prior_bias=True,
+            augment=True,
+            window_jitter_hu=0.0,
+            positive_share=0.0,
+            tta="none",
+            keep_best=True,
+            folds=1,
             seed=seed,
         ),
         sequence=SequenceConfig(
@@ -191,8 +221,19 @@ def default_config(sizes: Sizes, seed: int) -> Config:
             batch_size=8,
             num_epochs=sizes.sequence_epochs,
             num_layers=1,
+            cell="lstm",
             cell_size=64,
+            use_embeddings=True,
+            use_differences=True,
+            use_logits=True,
+            use_slice_features=True,
+            residual=True,
             lr=1e-3,
+            loss="masked_weighted_loss",
+            warmup_ratio=0.05,
+            weight_decay=0.0,
+            ema_decay=0.0,
+            keep_best=True,
             seed=seed,
         ),
     )
@@ -204,7 +245,7 @@ def config_of(row: Row, sizes: Sizes, seed: int) -> Config:
     Raises:
         UserError: a section does not take a value.
     """
-    config = default_config(sizes, seed)
+    config = plain_config(sizes, seed)
     for name, value in row.changes.items():
         section, setting = name.split(".")
         changed = dataclasses.replace(getattr(config, section), **{setting: value})
@@ -232,11 +273,5 @@ def model_id_of(row: Row, sizes: Sizes, seed: int) -> str:
     return f"{row.name.replace('_', '-')}-{key_of(row, sizes, seed)}"
 
 
-def is_default(row: Row, sizes: Sizes, seed: int) -> bool:
-    """Whether a row has become the default row's equal, since a default was changed."""
-    default = config_of(ROWS[DEFAULT], sizes, seed)
-    return bool(row.changes) and config_of(row, sizes, seed) == default
-
-
 def _uses_sequence(row: Row) -> bool:
-    return row.how == TRAIN_SEQUENCE or row.made_from == DEFAULT_SEQUENCE
+    return row.how == TRAIN_SEQUENCE or row.made_from == PLAIN_SEQUENCE

@@ -19,7 +19,7 @@ from typing import Any
 from beam_pipelines.progress import num_cores
 from benchmarks import quality_data, quality_models, quality_rows
 from benchmarks.quality_data import SETS, Workspace
-from benchmarks.quality_rows import DEFAULT, FOLDS, ROWS, Row, config_of
+from benchmarks.quality_rows import FOLDS, PLAIN, ROWS, Row, config_of
 
 # One call in a worker: what to call it in the log, the function and its arguments.
 Task = tuple[str, Callable[..., None], tuple[Any, ...]]
@@ -56,7 +56,7 @@ def phases(workspace: Workspace, pairs: Sequence[tuple[Row, int]]) -> list[list[
     def rows_made(*hows: str) -> list[Task]:
         chosen = [(row, seed) for row, seed in pairs if row.how in hows]
         # What takes longest early, so that no core waits for it at the end.
-        chosen.sort(key=lambda pair: (pair[0].name != DEFAULT, pair[0].stage != FOLDS))
+        chosen.sort(key=lambda pair: (pair[0].name != PLAIN, pair[0].stage != FOLDS))
         return [(r.name, quality_models.make_row, (workspace, r, s)) for r, s in chosen]
 
     return [

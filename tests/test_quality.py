@@ -1,3 +1,4 @@
+import inspect
 import json
 import subprocess
 import sys
@@ -64,34 +65,33 @@ def test_rows_refer_to_earlier_rows_and_to_settings_that_there_are():
     assert len(seen) == len(quality_rows.ALL_ROWS) == len(ROWS)
 
 
-def test_a_row_may_have_become_the_default():
-    default = config_of(ROWS["default"], FULL, 1)
-    row = quality_rows.Row("same", "base", "train", {"base.augment": default.base.augment})
-    other = quality_rows.Row("other", "base", "train", {"base.augment": not default.base.augment})
-    assert quality_rows.is_default(row, FULL, 1)
-    assert not quality_rows.is_default(other, FULL, 1)
-    assert not quality_rows.is_default(ROWS["default"], FULL, 1)
+def test_the_plain_row_does_not_follow_the_defaults():
+    """Every setting that a row changes is spelled out in the plain row."""
+    source = inspect.getsource(quality_rows.plain_config)
+    for row in quality_rows.ALL_ROWS:
+        for name in row.changes:
+            assert f"{name.split('.')[1]}=" in source, name
 
 
 def test_only_adds_what_a_row_needs():
     names = [row.name for row in quality_rows.choose_rows(["folds_seq"])]
-    assert names == ["default", "seq_default", "folds_base", "folds_seq"]
+    assert names == ["plain", "seq_plain", "folds_base", "folds_seq"]
     assert len(quality_rows.choose_rows(None)) == len(ROWS)
-    with pytest.raises(UserError, match="--only emma: no such row; there are: default, "):
+    with pytest.raises(UserError, match="--only emma: no such row; there are: plain, "):
         quality_rows.choose_rows(["emma"])
 
 
 def test_keys_follow_the_settings_that_matter():
-    default, ema, lstm = ROWS["default"], ROWS["ema"], ROWS["seq_default"]
-    assert len({key_of(default, FULL, 1), key_of(default, FULL, 2), key_of(ema, FULL, 1)}) == 3
+    plain, ema, lstm = ROWS["plain"], ROWS["ema"], ROWS["seq_plain"]
+    assert len({key_of(plain, FULL, 1), key_of(plain, FULL, 2), key_of(ema, FULL, 1)}) == 3
     longer = quality_rows.Sizes(sequence_epochs=31)
-    assert key_of(default, FULL, 1) == key_of(default, longer, 1)
+    assert key_of(plain, FULL, 1) == key_of(plain, longer, 1)
     assert key_of(lstm, FULL, 1) != key_of(lstm, longer, 1)
-    assert model_id_of(lstm, FULL, 1) == f"seq-default-{key_of(lstm, FULL, 1)}"
+    assert model_id_of(lstm, FULL, 1) == f"seq-plain-{key_of(lstm, FULL, 1)}"
 
 
 def test_seed_is_that_of_both_models_and_judges_are_other_patients():
-    config = config_of(ROWS["default"], FULL, 3)
+    config = config_of(ROWS["plain"], FULL, 3)
     assert (config.base.seed, config.sequence.seed) == (3, 3)
     seeds = (1, 2, 3)
     assert not {quality_rows.judge_seed(seed) for seed in seeds} & set(seeds)
@@ -120,12 +120,12 @@ def test_verdicts(ratios: list[float], expected: str):
 
 
 def test_ratios_are_of_the_same_seed():
-    results = make_results({"default": [0.2, 0.4], "ema": [0.1, 0.3], "seq_default": [0.1]})
+    results = make_results({"plain": [0.2, 0.4], "ema": [0.1, 0.3], "seq_plain": [0.1]})
     lines = quality_lines.aggregate(results)
     assert lines["ema"].ratios == pytest.approx((0.5, 0.75))
-    assert lines["seq_default"].ratios == pytest.approx((0.5,))
-    assert lines["default"].ratios == ()
-    assert lines["default"].verdict == ""
+    assert lines["seq_plain"].ratios == pytest.approx((0.5,))
+    assert lines["plain"].ratios == ()
+    assert lines["plain"].verdict == ""
 
 
 def test_spread():
@@ -136,20 +136,20 @@ def test_spread():
 
 def test_default_that_follows():
     losses = {
-        "default": [0.2, 0.2],
+        "plain": [0.2, 0.2],
         "ema": [0.1, 0.1],
         "no_augment": [0.3, 0.3],
-        "seq_default": [0.1, 0.1],
+        "seq_plain": [0.1, 0.1],
         "scaled_base": [0.2, 0.2],
     }
     lines = quality_lines.aggregate(make_results(losses))
     default = {"base": {"ema_decay": 0.0, "augment": True}}
     follows = {name: quality_lines.follows(line, default) for name, line in lines.items()}
     assert follows == {
-        "default": "-",
+        "plain": "-",
         "ema": "base.ema_decay 0.999, not 0.0",
         "no_augment": "base.augment true",
-        "seq_default": "with sequence model",
+        "seq_plain": "with sequence model",
         "scaled_base": "without temperature scaling",
     }
 
@@ -166,37 +166,37 @@ def cells_of(text: str, first: str) -> list[str]:
 
 
 def test_report_has_every_measured_row_and_names_the_others():
-    losses = {"default": [0.2, 0.2], "ema": [0.1, 0.1], "seq_default": [0.15, 0.16]}
+    losses = {"plain": [0.2, 0.2], "ema": [0.1, 0.1], "seq_plain": [0.15, 0.16]}
     text = render(make_results(losses))
-    assert cells_of(text, "ema")[3:6] == ["0.1000 ± 0.0000", "default", "0.500 ± 0.000"]
+    assert cells_of(text, "ema")[3:6] == ["0.1000 ± 0.0000", "plain", "0.500 ± 0.000"]
     assert cells_of(text, "1, judge 1001")[1] == "10 / 1,234 / 99"
     assert "phantoms say nothing about patients" in text
     assert "python -m some.thing" in text
     assert MACHINE.hardware in text
     assert "Not measured: prior, bin_loss, " in text
     assert "other code" not in text
-    assert "Made by other code than the present: default, ema, seq_default." in render(
+    assert "Made by other code than the present: ema, plain, seq_plain." in render(
         make_results(losses), "code-2"
     )
 
 
 def test_goals_are_met_by_means():
-    results = make_results({"default": [0.2, 0.2], "seq_default": [0.15, 0.17]})
+    results = make_results({"plain": [0.2, 0.2], "seq_plain": [0.15, 0.17]})
     text = render(results)
-    assert cells_of(text, "loss of seq_default / default at most 0.80")[1:] == [
+    assert cells_of(text, "loss of seq_plain / plain at most 0.80")[1:] == [
         "0.800 ± 0.071",
         "yes",
     ]
-    assert cells_of(text, "ECE of any, default, below 0.02")[2] == "yes"
-    assert cells_of(text, "mean ECE, seq_default, below 0.02")[2] == "no"
+    assert cells_of(text, "ECE of any, plain, below 0.02")[2] == "yes"
+    assert cells_of(text, "mean ECE, seq_plain, below 0.02")[2] == "no"
 
 
 def test_calibration_shows_before_and_after():
-    results = make_results({"default": [0.2, 0.2], "scaled_base": [0.19, 0.19]})
+    results = make_results({"plain": [0.2, 0.2], "scaled_base": [0.19, 0.19]})
     for seed in (1, 2):
         results["scaled_base", seed]["ece_any"] = 0.005
     cells = cells_of(render(results), "scaled_base")
-    assert cells[1] == "default"
+    assert cells[1] == "plain"
     assert cells[2:6] == [
         "0.2000 ± 0.0000",
         "0.1900 ± 0.0000",
@@ -227,13 +227,13 @@ def save_result(workspace: Workspace, result: dict[str, Any]) -> None:
 
 def test_only_rows_of_present_settings_count_as_made(tmp_path: Path):
     workspace = Workspace(tmp_path, FULL)
-    save_result(workspace, make_result("default", 1, 0.2))
-    save_result(workspace, make_result("default", 2, 0.2, key="other"))
-    rows = quality_rows.choose_rows(["default"])
+    save_result(workspace, make_result("plain", 1, 0.2))
+    save_result(workspace, make_result("plain", 2, 0.2, key="other"))
+    rows = quality_rows.choose_rows(["plain"])
     assert quality.missing(workspace, rows, [1, 2, 3], None) == [(rows[0], 2), (rows[0], 3)]
     assert quality.missing(workspace, rows, [1], "code-1") == []
     assert quality.missing(workspace, rows, [1], "code-2") == [(rows[0], 1)]
-    assert list(quality.collect(workspace, [1, 2])) == [("default", 1)]
+    assert list(quality.collect(workspace, [1, 2])) == [("plain", 1)]
 
 
 def test_phases_make_first_what_others_need(tmp_path: Path):
@@ -247,9 +247,9 @@ def test_phases_make_first_what_others_need(tmp_path: Path):
             for channels in ("windows", "both")
             for name in (TRAIN, JUDGE)
         ],
-        ["default", "folds_base", "both"],
-        ["sequences_default", "sequences_folds_base", "tta_flip"],
-        ["folds_seq", "seq_default"],
+        ["plain", "folds_base", "both"],
+        ["sequences_folds_base", "sequences_plain", "tta_flip"],
+        ["folds_seq", "seq_plain"],
         ["scaled_seq"],
     ]
 
