@@ -88,7 +88,7 @@ def _sequence(name: str, **settings: Any) -> Row:
 
 # What helped alone, to be tried together.
 _BOTH, _CROP = {"examples.channels": "both"}, {"examples.crop": "head"}
-_SHARE, _JITTER = {"base.positive_share": 0.5}, {"base.window_jitter_hu": 4.0}
+_SHARE = {"base.positive_share": 0.5}
 _ALL = _BOTH | _CROP | _SHARE
 _THREE_FOLDS = {"base.folds": 3}
 ALL_ROWS = (
@@ -121,7 +121,6 @@ ALL_ROWS = (
     Row("both_share", COMBINED, TRAIN_BASE, _BOTH | _SHARE, "both"),
     Row("both_crop", COMBINED, TRAIN_BASE, _BOTH | _CROP, "both"),
     Row("both_crop_share", COMBINED, TRAIN_BASE, _ALL, "both_crop"),
-    Row("both_crop_jitter", COMBINED, TRAIN_BASE, _BOTH | _CROP | _JITTER, "both_crop"),
     Row("seq_both", COMBINED, TRAIN_SEQUENCE, _BOTH, PLAIN_SEQUENCE, "both"),
     Row("seq_all", COMBINED, TRAIN_SEQUENCE, _ALL, PLAIN_SEQUENCE, "both_crop_share"),
     Row(FOLDS_BASE, FOLDS, TRAIN_BASE, _THREE_FOLDS),
