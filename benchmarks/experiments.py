@@ -42,8 +42,10 @@ def save_base_model(data_dir: Path, backbone: str, image_size: int) -> None:
     load_tensorflow()
     from trainer.base_model import build_base_model
 
-    base = BaseConfig(pretrained_model=backbone, pretrained_weights="none")
-    made = write_base_experiment(data_dir, Config(ExamplesConfig(image_size=image_size), base))
+    base = BaseConfig(pretrained_model=backbone, pretrained_weights="none", tta="none")
+    made = write_base_experiment(
+        data_dir, Config(ExamplesConfig(image_size=image_size, channels="windows"), base)
+    )
     model_files.save_model(build_base_model(base, image_size), made.model_file)
 
 

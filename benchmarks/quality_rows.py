@@ -118,6 +118,8 @@ ALL_ROWS = (
     _sequence("seq_ema", ema_decay=0.999),
     _sequence("seq_weight_decay", weight_decay=0.05),
     _sequence("seq_bin_loss", loss="masked_bin_loss"),
+    _sequence("seq_no_warmup", warmup_ratio=0.0),
+    _sequence("seq_last_epoch", keep_best=False),
     Row("both_share", COMBINED, TRAIN_BASE, _BOTH | _SHARE, "both"),
     Row("both_crop", COMBINED, TRAIN_BASE, _BOTH | _CROP, "both"),
     Row("both_crop_share", COMBINED, TRAIN_BASE, _ALL, "both_crop"),

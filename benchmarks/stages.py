@@ -26,9 +26,10 @@ def process_labels(data_dir: Path, *flags: object) -> list[str]:
 
 
 def build_examples(archive: Path, data_dir: Path, *flags: object) -> list[str]:
-    """Archive, metadata and labels to example shards."""
+    """Archive, metadata and labels to example shards, in three windows as the old scripts had."""
     module = "beam_pipelines.build_examples"
-    return program(module, "--archive", archive, "--data_dir", data_dir, *flags)
+    place = ("--archive", archive, "--data_dir", data_dir, "--channels", "windows")
+    return program(module, *place, *flags)
 
 
 def extract_embeddings(data_dir: Path, model: Path, *flags: object) -> list[str]:

@@ -30,11 +30,12 @@ def training_batches(folder: ShardFolder, image_size: int, num_images: int) -> A
     """A dataset as train_base makes it, over as many epochs as it takes."""
     from trainer.input_pipeline import TrainingOrder, training_examples
 
-    config = BaseConfig()
+    config = BaseConfig(positive_share=0.0)
+    examples = ExamplesConfig(image_size=image_size, channels="windows")
     per_epoch = folder.num_labelled // _BATCH_SIZE * _BATCH_SIZE
     epochs = -(-num_images // per_epoch)
     order = TrainingOrder(config.seed, _BATCH_SIZE, 0, epochs, config.shuffle_buffer)
-    return training_examples(folder, ExamplesConfig(image_size=image_size), config, order)
+    return training_examples(folder, examples, config, order)
 
 
 def plain_batches(folder: ShardFolder, image_size: int) -> Any:

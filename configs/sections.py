@@ -83,7 +83,7 @@ class ExamplesConfig:
     split_salt: str = setting("split-1", "another text gives another split of the patients")
     slices_per_shard: int = setting(2048, "aimed-at number of slices in a shard", minimum=1)
     channels: str = setting(
-        "windows",
+        "both",
         "windows (a slice in three windows), neighbours (the slice below, the slice and the slice "
         "above in the first window) or both (six channels: windows, then neighbours)",
         choices=("windows", "neighbours", "both"),

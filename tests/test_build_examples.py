@@ -31,7 +31,13 @@ from beam_pipelines.windowing import Windowing
 from configs import ExamplesConfig
 from configs.sections import DEFAULT_WINDOWS
 
-SETTINGS = ("--image_size=40", "--image_format=png", "--val_ratio=0.4", "--slices_per_shard=4")
+SETTINGS = (
+    "--image_size=40",
+    "--image_format=png",
+    "--val_ratio=0.4",
+    "--slices_per_shard=4",
+    "--channels=windows",
+)
 
 
 def build(archive: Path, data_dir: Path, *flags: str, settings: tuple[str, ...] = SETTINGS) -> None:
@@ -445,6 +451,6 @@ def test_wrong_archives_and_configs_leave_what_is_there(copy: Path, tmp_path: Pa
 
 
 def test_number_of_shards():
-    config = ExamplesConfig(val_ratio=0.1, slices_per_shard=2048)
+    config = ExamplesConfig(val_ratio=0.1, slices_per_shard=2048, channels="windows")
     sizes = num_shards({"train": 752_803, "test": 121_232}, config)
     assert sizes == {"train": 331, "validation": 37, "test": 59}

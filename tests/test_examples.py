@@ -21,7 +21,7 @@ def test_a_shards_fingerprint_follows_inputs_and_settings(tmp_path: Path):
         for i in range(2)
     ]
     rows = [metadata_row(f"{i}", 5 * i, **cells[i]) for i in range(2)]
-    config = ExamplesConfig(image_size=16)
+    config = ExamplesConfig(image_size=16, channels="windows")
     labels_csv = tmp_path / "labels.csv"
     labels_csv.write_text(
         "image_id,epidural,intraparenchymal,intraventricular,subarachnoid,"

@@ -211,7 +211,7 @@ def test_examples_of_another_kind_are_refused(tmp_path: Path) -> None:
     found = _open(tmp_path, config=config)
     settings = to_mapping(config.examples)
     found.check_images("folder", settings)
-    with pytest.raises(UserError, match="channels is windows, but"):
+    with pytest.raises(UserError, match="windows is None, but"):
         found.check_images("folder", {"image_size": 256})
     for name, value in (("channels", "windows"), ("image_size", 64), ("crop", "head")):
         with pytest.raises(UserError, match=f"folder: {name} is {value}, but .* was trained on"):

@@ -15,7 +15,13 @@ from beam_pipelines.layout import SPLITS, DataLayout
 from beam_pipelines.predictions import PredictionBuilder, shards_to_score
 from trainer import shard_files
 
-SETTINGS = ["--image_size=40", "--image_format=png", "--val_ratio=0.4", "--slices_per_shard=8"]
+SETTINGS = [
+    "--image_size=40",
+    "--image_format=png",
+    "--channels=windows",
+    "--val_ratio=0.4",
+    "--slices_per_shard=8",
+]
 
 
 @pytest.fixture(scope="module")

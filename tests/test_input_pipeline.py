@@ -14,7 +14,7 @@ from configs import BaseConfig, ExamplesConfig
 from trainer import input_pipeline, shard_files
 from trainer.input_pipeline import TrainingOrder
 
-EXAMPLES = ExamplesConfig(image_size=32)
+EXAMPLES = ExamplesConfig(image_size=32, channels="windows")
 ORDER = TrainingOrder(seed=5, batch_size=8, first_epoch=0, num_epochs=3, shuffle_buffer=16)
 
 

@@ -39,7 +39,13 @@ from beam_pipelines.schema import SUBTYPES, Slice
 from beam_pipelines.slice_features import SLICE_FEATURES
 from beam_pipelines.submission import PublishPredictions, expected_image_ids
 
-SETTINGS = ["--image_size=40", "--image_format=png", "--val_ratio=0.4", "--slices_per_shard=4"]
+SETTINGS = [
+    "--image_size=40",
+    "--image_format=png",
+    "--channels=windows",
+    "--val_ratio=0.4",
+    "--slices_per_shard=4",
+]
 NO_HEADER = "ID_noheader"
 
 

@@ -64,7 +64,9 @@ def run(
     files: Files, references: list[SliceReference], **settings
 ) -> tuple[dict[str, np.ndarray], list[tuple[str, str]]]:
     """The decoded images by slice in the order of the series, and what was rejected."""
-    config = ExamplesConfig(**{"image_size": SIZE, "image_format": "png", **settings})
+    config = ExamplesConfig(
+        **{"image_size": SIZE, "image_format": "png", "channels": "windows", **settings}
+    )
     rejected: list[tuple[str, str]] = []
     encoder = SeriesEncoder(files, config)
     found = list(encoder(references, lambda r, reason: rejected.append((r.image_id, reason))))
@@ -105,7 +107,7 @@ def test_jpeg_is_close_to_png():
 
 def test_without_neighbours_and_crop_the_encoded_bytes_are_those_of_each_slice_alone():
     files = series("abc")
-    config = ExamplesConfig(image_size=SIZE)
+    config = ExamplesConfig(image_size=SIZE, channels="windows")
     render = Renderer(config.windows, SIZE)
     found = list(SeriesEncoder(Files(files), config)(heights("cab"), pytest.fail))
     assert [(item.image_id, data) for item, data in found] == [

@@ -1,5 +1,6 @@
 """Manifests: what the trainer takes from them, and what it refuses."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -87,12 +88,14 @@ def test_folds_share_out_whole_patients(tmp_path: Path) -> None:
         assert set(train.paths) - set(part.paths) == {missing}
 
 
-def test_what_an_old_manifest_does_not_know_was_made_by_default(tiny_data: Path) -> None:
+def test_the_manifest_says_how_images_were_made(tiny_data: Path) -> None:
     train = shard_files.read_examples(str(tiny_data)).train
-    assert "channels" not in train.settings
     config = Config(ExamplesConfig(channels="both", crop="head", image_size=64))
     made = shard_files.with_settings_of(train, config).examples
     assert (made.image_size, made.channels, made.crop) == (32, "windows", "none")
+    old = {name: value for name, value in train.settings.items() if name != "channels"}
+    with pytest.raises(UserError, match="does not say channels: it is of an earlier version; run"):
+        shard_files.with_settings_of(dataclasses.replace(train, settings=old), config)
 
 
 def test_more_folds_than_shards_are_refused(tiny_data: Path) -> None:

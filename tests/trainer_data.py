@@ -16,7 +16,8 @@ import pytest
 
 from beam_pipelines import schema, storage, tfrecord
 from beam_pipelines.layout import LABEL_PRIORS, TRANSFORM, DataLayout, shard_name
-from configs import BaseConfig, Config, SequenceConfig
+from configs import BaseConfig, Config, ExamplesConfig, SequenceConfig
+from configs.loader import to_mapping
 
 PATIENTS = {"train": 8, "validation": 4, "test": 2}
 BASE_MODEL_ID = "base1"
@@ -133,7 +134,7 @@ def write_examples(
     manifest = {
         "stage": "build_examples",
         "fingerprint": f"examples-{split}",
-        "settings": {"image_size": size, "val_ratio": 0.1, **settings},
+        "settings": {**to_mapping(ExamplesConfig(size, channels="windows")), **settings},
         **_counts(studies),
     }
     write_shards(DataLayout(str(data_dir)).examples(split), shards, manifest, counts)

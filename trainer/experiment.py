@@ -26,7 +26,7 @@ import yaml
 from beam_pipelines import storage
 from beam_pipelines.errors import UserError, require
 from beam_pipelines.layout import LABEL_PRIORS, TRANSFORM
-from configs import Config, ExamplesConfig, load_config, to_yaml
+from configs import Config, load_config, to_yaml
 from configs.loader import to_mapping
 
 BASE = "base"
@@ -119,9 +119,8 @@ class Experiment:
             UserError: size, windows, channels or crop differ.
         """
         trained_on = to_mapping(self.config().examples)
-        defaults = to_mapping(ExamplesConfig())
         for name in ("image_size", "windows", "channels", "crop"):
-            made = settings.get(name, defaults[name])
+            made = settings.get(name)
             require(
                 made == trained_on[name],
                 f"{folder}: {name} is {made}, but {self.folder} was trained on "

@@ -15,7 +15,7 @@ from beam_pipelines.errors import require
 from beam_pipelines.layout import DataLayout
 from beam_pipelines.splits import in_fold
 from configs import Config, ExamplesConfig
-from configs.loader import build, to_mapping
+from configs.loader import build
 from trainer.experiment import group_of
 
 BUILD_EXAMPLES = "python -m beam_pipelines.build_examples"
@@ -231,14 +231,16 @@ def with_settings_of(folder: ShardFolder, config: Config) -> Config:
     length. An experiment's config tells the truth about them.
     """
     made = folder.settings
-    names = {field.name for field in dataclasses.fields(ExamplesConfig)} & made.keys()
-    if names:
-        settings = {name: made[name] for name in sorted(names)}
-        # What a manifest does not know yet was made as the defaults are.
-        given = to_mapping(ExamplesConfig())
-        examples = build(
-            ExamplesConfig, {**given, **settings}, f"{folder.folder}/{shards.MANIFEST}"
+    if "image_size" in made:
+        names = [field.name for field in dataclasses.fields(ExamplesConfig)]
+        missing = [name for name in names if name not in made]
+        require(
+            not missing,
+            f"{folder.folder}: its manifest does not say {', '.join(missing)}: it is of an earlier "
+            f"version; run `{BUILD_EXAMPLES}` again",
         )
+        settings = {name: made[name] for name in names}
+        examples = build(ExamplesConfig, settings, f"{folder.folder}/{shards.MANIFEST}")
         config = dataclasses.replace(config, examples=examples)
     if "max_to_keep" in made:
         sequence = dataclasses.replace(config.sequence, max_to_keep=made["max_to_keep"])
