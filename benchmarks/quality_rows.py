@@ -32,6 +32,8 @@ PRIOR, TRAIN_BASE, RESCORE_BASE, TRAIN_SEQUENCE, SCALE = (
     "scales another row's logits",
 )
 PLAIN, PLAIN_SEQUENCE, FOLDS_BASE = "plain", "seq_plain", "folds_base"
+# All of the product's own defaults.
+SHIPPED, SHIPPED_SEQUENCE = "shipped", "shipped_seq"
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,49 @@ _BOTH, _CROP = {"examples.channels": "both"}, {"examples.crop": "head"}
 _SHARE = {"base.positive_share": 0.5}
 _ALL = _BOTH | _CROP | _SHARE
 _THREE_FOLDS = {"base.folds": 3}
+
+
+def _shipped(section: str, defaults: Any, *names: str) -> dict[str, Any]:
+    """The product's own defaults of settings that rows are about."""
+    return {f"{section}.{name}": getattr(defaults, name) for name in names}
+
+
+_SHIPPED_BASE = {
+    **_shipped("examples", ExamplesConfig(), "channels", "crop"),
+    **_shipped(
+        "base",
+        BaseConfig(),
+        "loss",
+        "warmup_ratio",
+        "weight_decay",
+        "ema_decay",
+        "prior_bias",
+        "augment",
+        "window_jitter_hu",
+        "positive_share",
+        "tta",
+        "keep_best",
+        "folds",
+    ),
+}
+_SHIPPED = {
+    **_SHIPPED_BASE,
+    **_shipped(
+        "sequence",
+        SequenceConfig(),
+        "cell",
+        "use_embeddings",
+        "use_differences",
+        "use_logits",
+        "use_slice_features",
+        "residual",
+        "loss",
+        "warmup_ratio",
+        "weight_decay",
+        "ema_decay",
+        "keep_best",
+    ),
+}
 ALL_ROWS = (
     Row(PLAIN, BASE, TRAIN_BASE, reference=None, decides="nothing added"),
     Row("prior", BASE, PRIOR),
@@ -124,7 +169,8 @@ ALL_ROWS = (
     Row("both_crop", COMBINED, TRAIN_BASE, _BOTH | _CROP, "both"),
     Row("both_crop_share", COMBINED, TRAIN_BASE, _ALL, "both_crop"),
     Row("seq_both", COMBINED, TRAIN_SEQUENCE, _BOTH, PLAIN_SEQUENCE, "both"),
-    Row("seq_all", COMBINED, TRAIN_SEQUENCE, _ALL, PLAIN_SEQUENCE, "both_crop_share"),
+    Row(SHIPPED, COMBINED, TRAIN_BASE, _SHIPPED_BASE, PLAIN),
+    Row(SHIPPED_SEQUENCE, COMBINED, TRAIN_SEQUENCE, _SHIPPED, SHIPPED, SHIPPED),
     Row(FOLDS_BASE, FOLDS, TRAIN_BASE, _THREE_FOLDS),
     Row("folds_seq", FOLDS, TRAIN_SEQUENCE, _THREE_FOLDS, PLAIN_SEQUENCE, FOLDS_BASE),
     Row("scaled_base", CALIBRATION, SCALE, {}, PLAIN, PLAIN, "temperature scaling"),

@@ -89,9 +89,9 @@ class ExamplesConfig:
         choices=("windows", "neighbours", "both"),
     )
     crop: str = setting(
-        "none",
-        "none, or head: the square around the head of the whole series, so that stored pixels "
-        "show more of it",
+        "head",
+        "head: the square around the head of the whole series, so that stored pixels show more of "
+        "it; or none",
         choices=("none", "head"),
     )
 
@@ -154,7 +154,7 @@ class BaseConfig:
         choices=("cosine", "constant"),
     )
     warmup_ratio: float = setting(
-        0.05, "share of the steps in which the learning rate rises from zero", minimum=0, below=1
+        0.0, "share of the steps in which the learning rate rises from zero", minimum=0, below=1
     )
     weight_decay: float = setting(
         0.0, "decoupled weight decay of AdamW, of kernels alone; 0 is plain Adam", minimum=0
@@ -171,7 +171,7 @@ class BaseConfig:
         0.2, "share of the embedding that is dropped before the head", minimum=0, below=1
     )
     prior_bias: bool = setting(
-        True, "start from the train split's label priors; otherwise from one half"
+        False, "start from the train split's label priors; otherwise from one half"
     )
     augment: bool = setting(True, "flip, shift, rotate and scale training images")
     window_jitter_hu: float = setting(
@@ -181,23 +181,25 @@ class BaseConfig:
         minimum=0,
     )
     positive_share: float = setting(
-        0.0,
+        0.5,
         "share of training slices with a hemorrhage, weighed so that the expected loss stays the "
         "same; 0: as they come; above 0 the train split is read several times an epoch",
         minimum=0,
         below=1,
     )
     tta: str = setting(
-        "none",
-        "test-time augmentation: none, or flip (logits and embeddings are means over the image and "
-        "its mirror image)",
+        "flip",
+        "test-time augmentation: flip (logits and embeddings are means over the image and its "
+        "mirror image) or none",
         choices=("none", "flip"),
     )
     patience: int = setting(
         0, "epochs without a better validation loss after which training stops; 0: never", minimum=0
     )
     keep_best: bool = setting(
-        True, "keep the epoch with the best validation loss; otherwise the last one"
+        False,
+        "keep the epoch with the best validation loss; otherwise the last one, unless patience is "
+        "set",
     )
     folds: int = setting(
         1,
@@ -237,7 +239,7 @@ class SequenceConfig:
     use_logits: bool = setting(True, "input: the base model's logits")
     use_slice_features: bool = setting(True, "input: gaps to the neighbours and place in the head")
     residual: bool = setting(
-        True, "the output corrects the base model's logits; otherwise it replaces them"
+        False, "the output corrects the base model's logits; otherwise it replaces them"
     )
     lr: float = setting(1e-4, "largest learning rate of AdamW", above=0)
     lr_schedule: str = setting(
@@ -246,7 +248,7 @@ class SequenceConfig:
         choices=("cosine", "constant"),
     )
     warmup_ratio: float = setting(
-        0.05, "share of the steps in which the learning rate rises from zero", minimum=0, below=1
+        0.0, "share of the steps in which the learning rate rises from zero", minimum=0, below=1
     )
     weight_decay: float = setting(
         0.0, "decoupled weight decay of AdamW, of kernels alone; 0 is plain Adam", minimum=0
@@ -276,7 +278,9 @@ class SequenceConfig:
         0, "epochs without a better validation loss after which training stops; 0: never", minimum=0
     )
     keep_best: bool = setting(
-        True, "keep the epoch with the best validation loss; otherwise the last one"
+        False,
+        "keep the epoch with the best validation loss; otherwise the last one, unless patience is "
+        "set",
     )
     seed: int = setting(0, "seed of weights, order and dropout", minimum=0)
 

@@ -177,7 +177,7 @@ def _train(model: Any, found: Experiment, splits: LabelledSplits, config: Config
         return input_pipeline.training_examples(splits.train, examples, base, order)
 
     judge = judging.SliceJudge(splits.validation, examples, base)
-    rules = training.Rules(base.patience, base.keep_best)
+    rules = training.Rules(base.patience, base.keep_best or base.patience > 0)
     num_slices = splits.train.num_labelled
     training.train(model, found, make_dataset, _order(config), num_slices, judge, rules)
 
