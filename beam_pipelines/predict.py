@@ -55,9 +55,9 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--calibrate",
         action=argparse.BooleanOptionalAction,
-        default=True,
-        help="temper the probabilities as the experiment's validation split asks for "
-        "(default: %(default)s)",
+        default=False,
+        help="temper the probabilities as the experiment's validation split asks for; the mean of "
+        "several base models is left as it is (default: %(default)s)",
     )
     return parser
 

@@ -27,7 +27,7 @@ def _batches(
     folder: shard_files.ShardFolder, order: TrainingOrder, augment: bool = False, **settings: Any
 ) -> list[Any]:
     tf.random.set_seed(0)
-    base = BaseConfig(augment=augment, **settings)
+    base = BaseConfig(**{"augment": augment, "positive_share": 0.0, **settings})
     dataset = input_pipeline.training_examples(folder, EXAMPLES, base, order)
     return list(dataset.as_numpy_iterator())
 

@@ -294,7 +294,7 @@ def test_probabilities_are_tempered_after_the_mean(
     find_experiment(str(root), LSTM).update(temperature=1.5)
     scored, quarantined = expected_ids(root)
     means = means_of_members(scored)
-    for flags, expected in (([], tempered(means, 1.5)), (["--no-calibrate"], means)):
+    for flags, expected in ((["--calibrate"], tempered(means, 1.5)), ([], means)):
         run(["--data_dir", str(root), *flags])
         said = capsys.readouterr().err
         assert ("tempered with T = 1.5000" in said) == (not flags)

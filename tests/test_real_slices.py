@@ -128,12 +128,14 @@ def test_the_loss_can_be_driven_down_on_the_labelled_series(data_dir: Path):
     (folder,) = [folder for folder in folders if folder.num_labelled == 36]
     base = BaseConfig(
         pretrained_model="small_cnn", pretrained_weights="none", lr=3e-3, dropout_rate=0.0,
-        augment=False, batch_size=18,
+        augment=False, batch_size=18, positive_share=0.0,
     )  # fmt: skip
+    examples = ExamplesConfig(image_size=64)
     order = TrainingOrder(0, base.batch_size, 0, 40, 64)
-    dataset = training_examples(folder, ExamplesConfig(image_size=64), base, order)
+    dataset = training_examples(folder, examples, base, order)
     keras.utils.set_random_seed(0)
-    model = build_base_model(base, 64, shard_files.label_priors(folder))
+    num_channels = len(examples.channel_windows)
+    model = build_base_model(base, 64, shard_files.label_priors(folder), num_channels)
     model.compile(make_optimizer(base, 80), weighted_loss)
     losses = model.fit(dataset, epochs=40, steps_per_epoch=2, verbose=0).history["loss"]
     assert losses[0] > 0.1

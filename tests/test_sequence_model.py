@@ -16,7 +16,7 @@ from beam_pipelines.sequences import window_starts
 from configs import SequenceConfig
 from trainer import metrics, model_files, sequence_model
 
-CONFIG = SequenceConfig(num_layers=2, cell_size=6, dropout_rate=0.5)
+CONFIG = SequenceConfig(num_layers=2, cell_size=6, dropout_rate=0.5, residual=True)
 FOLDS = 3
 NOTHING = {
     name: False

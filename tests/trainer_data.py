@@ -270,6 +270,9 @@ def tiny_config(**settings: Any) -> Config:
         num_epochs=2,
         lr=3e-3,
         shuffle_buffer=16,
+        prior_bias=True,
+        positive_share=0.0,
+        tta="none",
     )
     sequence = SequenceConfig(batch_size=4, num_epochs=2, num_layers=1, cell_size=8, lr=1e-2)
     return Config(base=dataclasses.replace(base, **settings), sequence=sequence)
