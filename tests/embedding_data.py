@@ -19,7 +19,7 @@ GROUP_ID = "group1"
 CONFIG = Config(
     ExamplesConfig(image_size=40, channels="windows"),
     BaseConfig(pretrained_model="small_cnn", pretrained_weights="none", tta="none"),
-    SequenceConfig(max_to_keep=4, num_layers=1, cell_size=3),
+    SequenceConfig(max_to_keep=4, num_layers=1, cell_size=3, residual=True),
 )
 
 

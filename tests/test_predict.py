@@ -297,7 +297,7 @@ def test_probabilities_are_tempered_after_the_mean(
     for flags, expected in ((["--calibrate"], tempered(means, 1.5)), ([], means)):
         run(["--data_dir", str(root), *flags])
         said = capsys.readouterr().err
-        assert ("tempered with T = 1.5000" in said) == (not flags)
+        assert ("tempered with T = 1.5000" in said) == bool(flags)
         found = rows(root / "output2.csv")
         np.testing.assert_allclose([found[i] for i in scored], expected, atol=1e-6)
         np.testing.assert_allclose(found[quarantined[0]], priors(root), atol=2e-6)
