@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--image_size", type=int, default=ExamplesConfig().image_size)
     parser.add_argument("--workers", type=int, default=1)
     args = parser.parse_args()
-    config = ExamplesConfig(image_size=args.image_size, channels="windows")
+    config = ExamplesConfig(image_size=args.image_size, channels="windows", crop="none")
     shards = pickle.loads(args.references.read_bytes())
     run(BareLoop(args.archive, args.output, config), shards, args.workers)
 

@@ -44,7 +44,8 @@ def save_base_model(data_dir: Path, backbone: str, image_size: int) -> None:
 
     base = BaseConfig(pretrained_model=backbone, pretrained_weights="none", tta="none")
     made = write_base_experiment(
-        data_dir, Config(ExamplesConfig(image_size=image_size, channels="windows"), base)
+        data_dir,
+        Config(ExamplesConfig(image_size=image_size, channels="windows", crop="none"), base),
     )
     model_files.save_model(build_base_model(base, image_size), made.model_file)
 

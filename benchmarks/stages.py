@@ -26,10 +26,13 @@ def process_labels(data_dir: Path, *flags: object) -> list[str]:
 
 
 def build_examples(archive: Path, data_dir: Path, *flags: object) -> list[str]:
-    """Archive, metadata and labels to example shards, in three windows as the old scripts had."""
+    """Archive, metadata and labels to example shards: whole slices in three windows.
+
+    As the old scripts had them, and the bare loop has them.
+    """
     module = "beam_pipelines.build_examples"
-    place = ("--archive", archive, "--data_dir", data_dir, "--channels", "windows")
-    return program(module, *place, *flags)
+    shown = ("--channels", "windows", "--crop", "none")
+    return program(module, "--archive", archive, "--data_dir", data_dir, *shown, *flags)
 
 
 def extract_embeddings(data_dir: Path, model: Path, *flags: object) -> list[str]:

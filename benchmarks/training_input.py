@@ -31,7 +31,7 @@ def training_batches(folder: ShardFolder, image_size: int, num_images: int) -> A
     from trainer.input_pipeline import TrainingOrder, training_examples
 
     config = BaseConfig(positive_share=0.0)
-    examples = ExamplesConfig(image_size=image_size, channels="windows")
+    examples = ExamplesConfig(image_size=image_size, channels="windows", crop="none")
     per_epoch = folder.num_labelled // _BATCH_SIZE * _BATCH_SIZE
     epochs = -(-num_images // per_epoch)
     order = TrainingOrder(config.seed, _BATCH_SIZE, 0, epochs, config.shuffle_buffer)
