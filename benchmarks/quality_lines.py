@@ -88,5 +88,7 @@ def follows(line: Line, default: Mapping[str, Any]) -> str:
     for name, value in row.changes.items():
         section, setting = name.split(".")
         old = shown(default[section][setting])
+        if shown(value) == old:
+            continue
         settings.append(f"{name} {shown(value)}, not {old}" if found == BETTER else f"{name} {old}")
     return "; ".join(settings)

@@ -61,13 +61,23 @@ class Row:
     @property
     def what(self) -> str:
         """What is different about it."""
-        changes = [f"{name} {shown(value)}" for name, value in self.changes.items()]
+        plain = plain_config(FULL, 1)
+        changes = [
+            f"{name} {shown(value)}"
+            for name, value in self.changes.items()
+            if value != _setting(plain, name)
+        ]
         return ", ".join(changes) or self.decides or self.how
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Rows that must be there before it."""
         return tuple(name for name in (self.reference, self.made_from) if name is not None)
+
+
+def _setting(config: Config, name: str) -> Any:
+    section, setting = name.split(".")
+    return getattr(getattr(config, section), setting)
 
 
 def shown(value: Any) -> str:
@@ -136,6 +146,13 @@ _SHIPPED = {
         "keep_best",
     ),
 }
+# What alone made no difference, left out together.
+_BARE_BASE = {"base.warmup_ratio": 0.0, "base.prior_bias": False, "base.keep_best": False}
+_BARE = _BARE_BASE | {
+    "sequence.residual": False,
+    "sequence.warmup_ratio": 0.0,
+    "sequence.keep_best": False,
+}
 ALL_ROWS = (
     Row(PLAIN, BASE, TRAIN_BASE, reference=None, decides="nothing added"),
     Row("prior", BASE, PRIOR),
@@ -171,6 +188,8 @@ ALL_ROWS = (
     Row("seq_both", COMBINED, TRAIN_SEQUENCE, _BOTH, PLAIN_SEQUENCE, "both"),
     Row(SHIPPED, COMBINED, TRAIN_BASE, _SHIPPED_BASE, PLAIN),
     Row(SHIPPED_SEQUENCE, COMBINED, TRAIN_SEQUENCE, _SHIPPED, SHIPPED, SHIPPED),
+    Row("bare", COMBINED, TRAIN_BASE, _SHIPPED_BASE | _BARE_BASE, SHIPPED),
+    Row("bare_seq", COMBINED, TRAIN_SEQUENCE, _SHIPPED | _BARE, SHIPPED_SEQUENCE, "bare"),
     Row(FOLDS_BASE, FOLDS, TRAIN_BASE, _THREE_FOLDS),
     Row("folds_seq", FOLDS, TRAIN_SEQUENCE, _THREE_FOLDS, PLAIN_SEQUENCE, FOLDS_BASE),
     Row("scaled_base", CALIBRATION, SCALE, {}, PLAIN, PLAIN, "temperature scaling"),

@@ -154,7 +154,7 @@ class BaseConfig:
         choices=("cosine", "constant"),
     )
     warmup_ratio: float = setting(
-        0.0, "share of the steps in which the learning rate rises from zero", minimum=0, below=1
+        0.05, "share of the steps in which the learning rate rises from zero", minimum=0, below=1
     )
     weight_decay: float = setting(
         0.0, "decoupled weight decay of AdamW, of kernels alone; 0 is plain Adam", minimum=0
@@ -171,7 +171,7 @@ class BaseConfig:
         0.2, "share of the embedding that is dropped before the head", minimum=0, below=1
     )
     prior_bias: bool = setting(
-        False, "start from the train split's label priors; otherwise from one half"
+        True, "start from the train split's label priors; otherwise from one half"
     )
     augment: bool = setting(True, "flip, shift, rotate and scale training images")
     window_jitter_hu: float = setting(
@@ -197,7 +197,7 @@ class BaseConfig:
         0, "epochs without a better validation loss after which training stops; 0: never", minimum=0
     )
     keep_best: bool = setting(
-        False,
+        True,
         "keep the epoch with the best validation loss; otherwise the last one, unless patience is "
         "set",
     )
@@ -239,7 +239,7 @@ class SequenceConfig:
     use_logits: bool = setting(True, "input: the base model's logits")
     use_slice_features: bool = setting(True, "input: gaps to the neighbours and place in the head")
     residual: bool = setting(
-        False, "the output corrects the base model's logits; otherwise it replaces them"
+        True, "the output corrects the base model's logits; otherwise it replaces them"
     )
     lr: float = setting(1e-4, "largest learning rate of AdamW", above=0)
     lr_schedule: str = setting(
@@ -248,7 +248,7 @@ class SequenceConfig:
         choices=("cosine", "constant"),
     )
     warmup_ratio: float = setting(
-        0.0, "share of the steps in which the learning rate rises from zero", minimum=0, below=1
+        0.05, "share of the steps in which the learning rate rises from zero", minimum=0, below=1
     )
     weight_decay: float = setting(
         0.0, "decoupled weight decay of AdamW, of kernels alone; 0 is plain Adam", minimum=0
@@ -278,7 +278,7 @@ class SequenceConfig:
         0, "epochs without a better validation loss after which training stops; 0: never", minimum=0
     )
     keep_best: bool = setting(
-        False,
+        True,
         "keep the epoch with the best validation loss; otherwise the last one, unless patience is "
         "set",
     )

@@ -76,8 +76,8 @@ def test_the_best_epoch_is_kept_and_training_stops(
     found, _ = _weights_after(tmp_path / "2", monkeypatch, [0.5, 0.6], patience=1)
     assert [line["epoch"] for line in found.record()["history"]] == [1, 2]
     # Told that only the second epoch is good, it keeps what two epochs make; else what four make.
-    _, again = _weights_after(tmp_path / "3", monkeypatch, [0.5, 0.3, 0.4, 0.6], keep_best=True)
-    _, last = _weights_after(tmp_path / "4", monkeypatch, [0.5, 0.3, 0.4, 0.6])
+    _, again = _weights_after(tmp_path / "3", monkeypatch, [0.5, 0.3, 0.4, 0.6])
+    _, last = _weights_after(tmp_path / "4", monkeypatch, [0.5, 0.3, 0.4, 0.6], keep_best=False)
     for one, other in zip(kept, again, strict=True):
         assert np.allclose(one, other, atol=1e-6)
     assert any(np.abs(one - other).max() > 1e-3 for one, other in zip(kept, last, strict=True))
