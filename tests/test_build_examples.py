@@ -328,7 +328,7 @@ def test_what_a_killed_run_left_is_finished(archive: Path, built: Path, copy: Pa
     assert not list(copy.rglob("*.tmp-*"))
 
 
-@pytest.mark.parametrize("flag", ["--image_format=jpeg", "--channels=neighbours", "--crop=head"])
+@pytest.mark.parametrize("flag", ["--image_format=jpeg", "--channels=neighbours", "--crop=none"])
 def test_another_setting_rebuilds(archive: Path, copy: Path, flag: str):
     before, old = times(copy), manifest(copy, "train")["fingerprint"]
     build(archive, copy, flag)

@@ -51,7 +51,7 @@ def test_a_shards_fingerprint_follows_inputs_and_settings(tmp_path: Path):
         build([rows], val_ratio=0.2),
         build([rows], channels="neighbours"),
         build([rows], channels="both"),
-        build([rows], crop="head"),
+        build([rows], crop="none"),
         build([[rows[0], metadata_row("1", 5, **{**cells[1], "member_crc": 1})]]),
     ]
     assert not any(reused for _, reused in built)

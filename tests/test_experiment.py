@@ -213,6 +213,6 @@ def test_examples_of_another_kind_are_refused(tmp_path: Path) -> None:
     found.check_images("folder", settings)
     with pytest.raises(UserError, match="windows is None, but"):
         found.check_images("folder", {"image_size": 256})
-    for name, value in (("channels", "windows"), ("image_size", 64), ("crop", "head")):
+    for name, value in (("channels", "windows"), ("image_size", 64), ("crop", "none")):
         with pytest.raises(UserError, match=f"folder: {name} is {value}, but .* was trained on"):
             found.check_images("folder", {**settings, name: value})

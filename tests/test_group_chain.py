@@ -19,7 +19,13 @@ from beam_pipelines.slice_references import read_references
 from trainer import experiment, registry, train_sequence
 
 FOLDS = 2
-SETTINGS = ["--image_size=40", "--image_format=png", "--val_ratio=0.2", "--slices_per_shard=2"]
+SETTINGS = [
+    "--image_size=40",
+    "--image_format=png",
+    "--channels=windows",
+    "--val_ratio=0.2",
+    "--slices_per_shard=2",
+]
 
 
 @pytest.fixture(scope="module")

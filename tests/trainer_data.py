@@ -134,7 +134,10 @@ def write_examples(
     manifest = {
         "stage": "build_examples",
         "fingerprint": f"examples-{split}",
-        "settings": {**to_mapping(ExamplesConfig(size, channels="windows")), **settings},
+        "settings": {
+            **to_mapping(ExamplesConfig(size, channels="windows", crop="none")),
+            **settings,
+        },
         **_counts(studies),
     }
     write_shards(DataLayout(str(data_dir)).examples(split), shards, manifest, counts)

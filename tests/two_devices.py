@@ -56,7 +56,7 @@ def _config() -> Config:
 def _base(data_dir: str, distribution: Any) -> list[float]:
     config, splits = _config(), shard_files.read_examples(data_dir)
     base, priors = config.base, shard_files.label_priors(splits.train)
-    examples = dataclasses.replace(config.examples, image_size=32)
+    examples = dataclasses.replace(config.examples, image_size=32, channels="windows")
     order = input_pipeline.TrainingOrder(0, 8, 0, base.num_epochs, 16)
     keras.utils.set_random_seed(0)
     with distribution.scope():
