@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.quality_rows import ALL_ROWS, Row, shown
+from benchmarks.quality_rows import ALL_ROWS, ROWS, Row, shown
 
 # What `quality_models.make_row` wrote, by name of the row and seed.
 Results = Mapping[tuple[str, int], Mapping[str, Any]]
@@ -85,10 +85,12 @@ def follows(line: Line, default: Mapping[str, Any]) -> str:
     if not row.changes:
         return f"{'with' if found == BETTER else 'without'} {row.decides}"
     settings = []
+    reference = ROWS[row.reference].changes if row.reference else {}
     for name, value in row.changes.items():
         section, setting = name.split(".")
-        old = shown(default[section][setting])
+        # What is compared is what differs from the reference, which may differ from plain itself.
+        old = shown(reference.get(name, default[section][setting]))
         if shown(value) == old:
             continue
         settings.append(f"{name} {shown(value)}, not {old}" if found == BETTER else f"{name} {old}")
-    return "; ".join(settings)
+    return "; ".join(settings) or "-"

@@ -141,9 +141,14 @@ def test_default_that_follows():
         "no_augment": [0.3, 0.3],
         "seq_plain": [0.1, 0.1],
         "scaled_base": [0.2, 0.2],
+        "both": [0.1, 0.1],
+        "both_crop": [0.2, 0.2],
     }
     lines = quality_lines.aggregate(make_results(losses))
-    default = {"base": {"ema_decay": 0.0, "augment": True}}
+    default = {
+        "base": {"ema_decay": 0.0, "augment": True},
+        "examples": {"channels": "windows", "crop": "none"},
+    }
     follows = {name: quality_lines.follows(line, default) for name, line in lines.items()}
     assert follows == {
         "plain": "-",
@@ -151,6 +156,9 @@ def test_default_that_follows():
         "no_augment": "base.augment true",
         "seq_plain": "with sequence model",
         "scaled_base": "without temperature scaling",
+        "both": "examples.channels both, not windows",
+        # It differs from its reference, which has six channels too, by the crop alone.
+        "both_crop": "examples.crop none",
     }
 
 
