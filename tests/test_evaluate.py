@@ -17,6 +17,7 @@ from launch import summary
 from trainer import (
     evaluate,
     experiment,
+    group_files,
     inference,
     judging,
     metrics,
@@ -203,7 +204,7 @@ def test_a_base_model_alone(
 def test_judges_predict_what_they_judge(trained: Path) -> None:
     base = registry.find_experiment(str(trained), experiment.BASE, BASE_ID)
     examples = shard_files.read_examples(str(trained)).validation
-    sequences = shard_files.read_sequences(str(trained), BASE_ID).validation
+    sequences = group_files.read_group_sequences(str(trained), [BASE_ID]).validation
     judges = (
         (judging.SliceJudge(examples, base.config().examples, base.config().base), base),
         (judging.SequenceJudge(sequences, 4), _lstm(trained)),

@@ -48,7 +48,9 @@ def test_validation_is_there_once_a_member_and_counted_once(data_dir: Path) -> N
 def test_a_single_model_is_read_as_it_is(tiny_data: Path) -> None:
     base = trainer_data.BASE_MODEL_ID
     found = group_files.read_group_sequences(str(tiny_data), [base])
-    assert found == shard_files.read_sequences(str(tiny_data), base)
+    for split, folder in (("train", found.train), ("validation", found.validation)):
+        path = tiny_data / "sequences" / base / split
+        assert folder == shard_files.read_folder(str(path), "")
     assert found.train.path_folds == ()
 
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 import trainer_data
 
 from configs import BaseConfig, ExamplesConfig
-from trainer import input_pipeline, shard_files
+from trainer import group_files, input_pipeline, shard_files
 from trainer.input_pipeline import TrainingOrder
 
 EXAMPLES = ExamplesConfig(image_size=32, channels="windows")
@@ -131,7 +131,7 @@ def test_evaluation_reads_every_slice_once_and_pads(train: shard_files.ShardFold
 
 
 def test_sequences_have_no_labels_where_padded(tiny_data: Path) -> None:
-    splits = shard_files.read_sequences(str(tiny_data), trainer_data.BASE_MODEL_ID)
+    splits = group_files.read_group_sequences(str(tiny_data), [trainer_data.BASE_MODEL_ID])
     order = TrainingOrder(0, 4, 0, 1, 16)
     batches = list(input_pipeline.training_sequences(splits.train, order).as_numpy_iterator())
     assert len(batches) == 2
@@ -143,7 +143,7 @@ def test_sequences_have_no_labels_where_padded(tiny_data: Path) -> None:
 
 
 def test_evaluation_sequences_are_padded_to_the_batch(tiny_data: Path) -> None:
-    splits = shard_files.read_sequences(str(tiny_data), trainer_data.BASE_MODEL_ID)
+    splits = group_files.read_group_sequences(str(tiny_data), [trainer_data.BASE_MODEL_ID])
     dataset = input_pipeline.evaluation_sequences(splits.validation, 3)
     batches = list(dataset.as_numpy_iterator())
     assert [batch["mask"].shape for batch in batches] == [(3, 8)] * 2

@@ -91,7 +91,7 @@ def test_slices_without_labels_are_left_out(tmp_path: Path) -> None:
 def test_a_split_of_all_members(trained: Path) -> None:
     """A second member whose shards are in another order; the same model scores both."""
     found = registry.find_experiment(str(trained), experiment.LSTM, LSTM_ID)
-    assert scoring.member_ids(found) == [BASE_ID]
+    assert registry.base_model_ids(found) == [BASE_ID]
     folders = scoring.read_members(str(trained), found, "validation")
     assert [folder.num_slices for folder in folders] == [22]
     reversed_folder = dataclasses.replace(folders[0], paths=folders[0].paths[::-1])
@@ -172,6 +172,6 @@ def test_members_are_listed_by_the_experiment(tmp_path: Path) -> None:
     found = embedding_data.make_experiment(
         tmp_path, experiment.LSTM, base_model_id="base1", base_model_ids=ids
     )
-    assert scoring.member_ids(found) == ids
+    assert registry.base_model_ids(found) == ids
     alone = embedding_data.make_experiment(tmp_path, experiment.BASE)
-    assert scoring.member_ids(alone) == ["base1"]
+    assert registry.base_model_ids(alone) == ["base1"]

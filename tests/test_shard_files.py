@@ -9,7 +9,7 @@ import trainer_data
 
 from beam_pipelines.errors import UserError
 from configs import Config, ExamplesConfig
-from trainer import shard_files
+from trainer import group_files, shard_files
 
 
 def test_read_examples(tiny_data: Path) -> None:
@@ -58,7 +58,7 @@ def test_the_config_says_how_the_shards_were_made(tiny_data: Path) -> None:
     examples = shard_files.read_examples(str(tiny_data)).train
     config = shard_files.with_settings_of(examples, Config())
     assert config.examples.image_size == 32
-    sequences = shard_files.read_sequences(str(tiny_data), trainer_data.BASE_MODEL_ID).train
+    sequences = group_files.read_group_sequences(str(tiny_data), [trainer_data.BASE_MODEL_ID]).train
     config = shard_files.with_settings_of(sequences, config)
     assert config.sequence.max_to_keep == 8
 

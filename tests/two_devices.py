@@ -15,7 +15,7 @@ import tensorflow as tf
 import trainer_data
 
 from configs import Config
-from trainer import input_pipeline, judging, shard_files, strategy
+from trainer import group_files, input_pipeline, judging, shard_files, strategy
 from trainer.base_model import build_base_model
 from trainer.losses import LOSSES, oversampled
 from trainer.optimizer import make_optimizer
@@ -69,7 +69,7 @@ def _base(data_dir: str, distribution: Any) -> list[float]:
 
 def _sequence(data_dir: str, distribution: Any) -> list[float]:
     lstm = _config().sequence
-    splits = shard_files.read_sequences(data_dir, trainer_data.BASE_MODEL_ID)
+    splits = group_files.read_group_sequences(data_dir, [trainer_data.BASE_MODEL_ID])
     order = input_pipeline.TrainingOrder(0, 4, 0, lstm.num_epochs, 16)
     keras.utils.set_random_seed(0)
     with distribution.scope():

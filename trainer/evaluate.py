@@ -41,7 +41,7 @@ def main() -> None:
         found, members = bases[0], [base.model_id for base in bases]
     else:
         found = registry.find_experiment(flags.data_dir, experiment.LSTM, flags.model_id)
-        members = scoring.member_ids(found)
+        members = registry.base_model_ids(found)
     require(
         flags.base_model_id in (None, experiment.group_of(members[0]), *members),
         f"base_model_id: received {flags.base_model_id!r}, but {found.folder} is made of "
@@ -110,7 +110,7 @@ def evaluate(
     Raises:
         UserError: shards are missing, or those that the model was trained on.
     """
-    members = list(members or scoring.member_ids(found))
+    members = list(members or registry.base_model_ids(found))
     folders = scoring.read_members(data_dir, found, split, members)
     _refuse_training_data(data_dir, found, split, folders)
     priors = _label_priors(found)

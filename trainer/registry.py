@@ -237,6 +237,11 @@ def base_experiments_of(lstm: Experiment) -> list[Experiment]:
         UserError: one is not in the folder of experiments that this one is in.
     """
     experiments = lstm.folder.rstrip("/").rsplit("/", 2)[0]
-    record = lstm.record()
-    ids = record.get("base_model_ids", [record["base_model_id"]])
-    return [_by_id(experiments, BASE, model_id) for model_id in ids]
+    return [_by_id(experiments, BASE, model_id) for model_id in base_model_ids(lstm)]
+
+
+def base_model_ids(found: Experiment) -> list[str]:
+    """The base models that an experiment's probabilities come from: a base model is its own."""
+    record = found.record()
+    alone = record["model_id"] if found.kind == BASE else record["base_model_id"]
+    return record.get("base_model_ids", [alone])

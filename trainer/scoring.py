@@ -15,7 +15,7 @@ from beam_pipelines import schema
 from beam_pipelines.errors import require
 from beam_pipelines.layout import DataLayout
 from beam_pipelines.tensorflow_setup import load_tensorflow
-from trainer import experiment, metrics, shard_files
+from trainer import experiment, metrics, registry, shard_files
 from trainer.experiment import Experiment
 from trainer.shard_files import EXTRACT_EMBEDDINGS, ShardFolder
 
@@ -41,13 +41,6 @@ class Predictions:
     lstm: np.ndarray | None
 
 
-def member_ids(found: Experiment) -> list[str]:
-    """The base models that an experiment's probabilities come from."""
-    record = found.record()
-    alone = record["model_id"] if found.kind == experiment.BASE else record["base_model_id"]
-    return record.get("base_model_ids", [alone])
-
-
 def read_members(
     data_dir: str, found: Experiment, split: str, members: Sequence[str] | None = None
 ) -> list[ShardFolder]:
@@ -63,7 +56,7 @@ def read_members(
         UserError: they are missing, or hold no labelled slice.
     """
     layout, folders = DataLayout(data_dir), []
-    members = members or member_ids(found)
+    members = members or registry.base_model_ids(found)
     for fold, member in enumerate(members):
         if found.kind == experiment.BASE:
             path, made_by = layout.embeddings(member, split), EXTRACT_EMBEDDINGS

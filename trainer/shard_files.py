@@ -155,19 +155,6 @@ def read_examples(data_dir: str) -> LabelledSplits:
     )
 
 
-def read_sequences(data_dir: str, base_model_id: str) -> LabelledSplits:
-    """The sequence shards of train and validation, made of one base model's embeddings.
-
-    Raises:
-        UserError: a split is missing, or holds too few patients to train on or to judge by.
-    """
-    layout, made_by = DataLayout(data_dir), f"{BUILD_SEQUENCES} --model_id {base_model_id}"
-    return checked(
-        read_folder(layout.sequences(base_model_id, "train"), made_by),
-        read_folder(layout.sequences(base_model_id, "validation"), made_by),
-    )
-
-
 def checked(train: ShardFolder, validation: ShardFolder) -> LabelledSplits:
     """Both splits.
 
