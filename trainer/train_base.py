@@ -109,25 +109,18 @@ def _train_one(
         export: whether to write a SavedModel too.
     """
     splits, _ = _read(data_dir, config)
-    load_tensorflow()
-    from trainer import strategy
-
-    base = config.base
-    distribution = strategy.make_strategy(xla=base.xla)
-    strategy.check_batch_size(base.batch_size, distribution.num_replicas_in_sync)
-    strategy.check_precision(base.precision, distribution.num_replicas_in_sync)
     # A member remembers the whole split: what was held out of it follows from the fold's number.
     data: dict[str, Any] = {"data_fingerprints": splits.fingerprints}
     if fold is not None:
         data.update(group=model_id, fold=fold)
         model_id = experiment.fold_id(str(model_id), fold)
-        train = shard_files.without_fold(splits.train, base.folds, fold)
+        train = shard_files.without_fold(splits.train, config.base.folds, fold)
         splits = dataclasses.replace(splits, train=train)
     found = registry.choose_experiment(data_dir, experiment.BASE, model_id, config, data)
     if found.finished:
         print(f"{found.folder}: already trained with these settings")
     else:
-        model = _build_model(splits, config, distribution)
+        model = _build_model(splits, config)
         experiment.start_experiment(found, config, data)
         print(f"experiment {found.model_id}: {found.folder}", flush=True)
         _train(model, found, splits, config)
@@ -145,14 +138,19 @@ def _order(config: Config) -> "TrainingOrder":
     return TrainingOrder(base.seed, base.batch_size, 0, base.num_epochs, base.shuffle_buffer)
 
 
-def _build_model(splits: LabelledSplits, config: Config, distribution: Any) -> Any:
+def _build_model(splits: LabelledSplits, config: Config) -> Any:
+    load_tensorflow()
     import keras
 
+    from trainer import strategy
     from trainer.base_model import build_base_model
     from trainer.losses import oversampled
     from trainer.optimizer import make_optimizer
 
     base, examples = config.base, config.examples
+    distribution = strategy.make_strategy(xla=base.xla)
+    strategy.check_batch_size(base.batch_size, distribution.num_replicas_in_sync)
+    strategy.check_precision(base.precision, distribution.num_replicas_in_sync)
     steps = _order(config).steps_per_epoch(splits.train.num_labelled) * base.num_epochs
     priors = shard_files.label_priors(splits.train)
     keras.utils.set_random_seed(base.seed)
@@ -183,6 +181,7 @@ def _train(model: Any, found: Experiment, splits: LabelledSplits, config: Config
 
 
 def _export(found: Experiment) -> None:
+    load_tensorflow()
     from trainer import base_model, model_files
 
     model = model_files.load_model(found.model_file)
