@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from beam_pipelines.errors import UserError, require
@@ -124,6 +125,49 @@ BACKBONES = (
 )
 
 
+# What both models are trained by; each section has them among its own.
+_lr = partial(setting, 1e-4, "largest learning rate of AdamW", above=0)
+_lr_schedule = partial(
+    setting,
+    "cosine",
+    "cosine (falls to zero over the epochs) or constant",
+    choices=("cosine", "constant"),
+)
+_warmup_ratio = partial(
+    setting,
+    0.05,
+    "share of the steps in which the learning rate rises from zero",
+    minimum=0,
+    below=1,
+)
+_weight_decay = partial(
+    setting,
+    0.0,
+    "decoupled weight decay of AdamW, of kernels alone; 0 is plain Adam",
+    minimum=0,
+)
+_ema_decay = partial(
+    setting,
+    0.0,
+    "decay a step of the averaged weights that are judged and kept (0.999 is usual); 0: the last "
+    "weights",
+    minimum=0,
+    below=1,
+)
+_clip_norm = partial(setting, 1.0, "global norm that gradients are clipped to", above=0)
+_patience = partial(
+    setting,
+    0,
+    "epochs without a better validation loss after which training stops; 0: never",
+    minimum=0,
+)
+_keep_best = partial(
+    setting,
+    True,
+    "keep the epoch with the best validation loss; otherwise the last one, unless patience is set",
+)
+
+
 @dataclass(frozen=True)
 class BaseConfig:
     """The base model: a CNN over slices, and how it is trained."""
@@ -142,31 +186,17 @@ class BaseConfig:
     )
     batch_size: int = setting(32, "slices in a training step, over all devices", minimum=1)
     num_epochs: int = setting(5, "passes over the train split", minimum=1)
-    lr: float = setting(1e-4, "largest learning rate of AdamW", above=0)
+    lr: float = _lr()
     loss: str = setting(
         "weighted_loss",
         "weighted_loss (the Kaggle metric's weights) or bin_loss (mean binary cross-entropy)",
         choices=("bin_loss", "weighted_loss"),
     )
-    lr_schedule: str = setting(
-        "cosine",
-        "cosine (falls to zero over the epochs) or constant",
-        choices=("cosine", "constant"),
-    )
-    warmup_ratio: float = setting(
-        0.05, "share of the steps in which the learning rate rises from zero", minimum=0, below=1
-    )
-    weight_decay: float = setting(
-        0.0, "decoupled weight decay of AdamW, of kernels alone; 0 is plain Adam", minimum=0
-    )
-    ema_decay: float = setting(
-        0.0,
-        "decay a step of the averaged weights that are judged and kept (0.999 is usual); 0: the "
-        "last weights",
-        minimum=0,
-        below=1,
-    )
-    clip_norm: float = setting(1.0, "global norm that gradients are clipped to", above=0)
+    lr_schedule: str = _lr_schedule()
+    warmup_ratio: float = _warmup_ratio()
+    weight_decay: float = _weight_decay()
+    ema_decay: float = _ema_decay()
+    clip_norm: float = _clip_norm()
     dropout_rate: float = setting(
         0.2, "share of the embedding that is dropped before the head", minimum=0, below=1
     )
@@ -193,14 +223,8 @@ class BaseConfig:
         "mirror image) or none",
         choices=("none", "flip"),
     )
-    patience: int = setting(
-        0, "epochs without a better validation loss after which training stops; 0: never", minimum=0
-    )
-    keep_best: bool = setting(
-        True,
-        "keep the epoch with the best validation loss; otherwise the last one, unless patience is "
-        "set",
-    )
+    patience: int = _patience()
+    keep_best: bool = _keep_best()
     folds: int = setting(
         1,
         "1: one model of the whole train split; more: so many models, each trained without a part "
@@ -241,26 +265,12 @@ class SequenceConfig:
     residual: bool = setting(
         True, "the output corrects the base model's logits; otherwise it replaces them"
     )
-    lr: float = setting(1e-4, "largest learning rate of AdamW", above=0)
-    lr_schedule: str = setting(
-        "cosine",
-        "cosine (falls to zero over the epochs) or constant",
-        choices=("cosine", "constant"),
-    )
-    warmup_ratio: float = setting(
-        0.05, "share of the steps in which the learning rate rises from zero", minimum=0, below=1
-    )
-    weight_decay: float = setting(
-        0.0, "decoupled weight decay of AdamW, of kernels alone; 0 is plain Adam", minimum=0
-    )
-    ema_decay: float = setting(
-        0.0,
-        "decay a step of the averaged weights that are judged and kept (0.999 is usual); 0: the "
-        "last weights",
-        minimum=0,
-        below=1,
-    )
-    clip_norm: float = setting(1.0, "global norm that gradients are clipped to", above=0)
+    lr: float = _lr()
+    lr_schedule: str = _lr_schedule()
+    warmup_ratio: float = _warmup_ratio()
+    weight_decay: float = _weight_decay()
+    ema_decay: float = _ema_decay()
+    clip_norm: float = _clip_norm()
     dropout_rate: float = setting(
         0.3,
         "share of activations that is dropped; the old dropout_rate of 0.7 was the share kept, "
@@ -274,14 +284,8 @@ class SequenceConfig:
         "(mean binary cross-entropy)",
         choices=("masked_bin_loss", "masked_weighted_loss"),
     )
-    patience: int = setting(
-        0, "epochs without a better validation loss after which training stops; 0: never", minimum=0
-    )
-    keep_best: bool = setting(
-        True,
-        "keep the epoch with the best validation loss; otherwise the last one, unless patience is "
-        "set",
-    )
+    patience: int = _patience()
+    keep_best: bool = _keep_best()
     seed: int = setting(0, "seed of weights, order and dropout", minimum=0)
 
     def __post_init__(self) -> None:
