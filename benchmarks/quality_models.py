@@ -7,7 +7,6 @@ of the judge set.
 """
 
 import datetime
-import re
 import shutil
 import time
 from collections.abc import Callable
@@ -140,7 +139,7 @@ def _train_sequence(workspace: Workspace, row: Row, seed: int) -> dict[str, Any]
     model_id = model_id_of(row, workspace.sizes, seed)
     trained = train_sequence(root, config_of(row, workspace.sizes, seed), base_id, model_id)
     base_ids = [member.model_id for member in _members(workspace, base_row, seed)]
-    judged, chosen_by = (_score_sequences(trained, place, base_ids) for place in (judge, root))
+    judged, chosen_by = (_score(trained, place, base_ids) for place in (judge, root))
     return _save(workspace, row, seed, judged, chosen_by)
 
 
@@ -168,12 +167,10 @@ def _roots(workspace: Workspace, row: Row, seed: int) -> tuple[str, str]:
 
 def _members(workspace: Workspace, row: Row, seed: int) -> "list[Experiment]":
     """A row's base model, or the members of its group: X-fold0, X-fold1, ..."""
-    from trainer import experiment, registry
+    from trainer import registry
 
-    folder = registry.experiments_folder(_roots(workspace, row, seed)[0], experiment.BASE)
-    model_id = model_id_of(row, workspace.sizes, seed)
-    found = registry.list_experiments(folder, experiment.BASE)
-    return [e for e in found if re.fullmatch(rf"{re.escape(model_id)}(-fold\d+)?", e.model_id)]
+    root = _roots(workspace, row, seed)[0]
+    return registry.find_base_models(root, model_id_of(row, workspace.sizes, seed))
 
 
 def _embed(data_dir: str, model: str, splits: list[str]) -> None:
@@ -184,44 +181,20 @@ def _embed(data_dir: str, model: str, splits: list[str]) -> None:
 
 def _score_base(workspace: Workspace, row: Row, seed: int, data_dir: str) -> Predictions:
     """Labels and logits of the labelled validation slices of a data root, members averaged."""
-    from trainer import shard_files
-
-    ids, labels, logits = [], [], []
-    for member in _members(workspace, row, seed):
+    members = _members(workspace, row, seed)
+    for member in members:
         _embed(data_dir, member.folder, ["validation"])
-        folder = DataLayout(data_dir).embeddings(member.model_id, "validation")
-        for record in shard_files.read_folder(folder, "extract_embeddings").records():
-            item, _, values = schema.decode_embedding(record)
-            if item.label is not None:
-                ids.append(item.image_id)
-                labels.append(item.label)
-                logits.append(values)
-    label_of = metrics.mean_by_image(ids, np.array(labels))
-    mean_of = metrics.mean_by_image(ids, metrics.sigmoid(np.array(logits)))
-    return np.array(list(label_of.values())), _to_logits(mean_of)
+    return _score(members[0], data_dir, [member.model_id for member in members])
 
 
-def _to_logits(probabilities: dict[str, np.ndarray]) -> np.ndarray:
-    return calibration.to_logits(np.array(list(probabilities.values())))
-
-
-def _score_sequences(trained: Any, data_dir: str, base_ids: list[str]) -> Predictions:
+def _score(found: "Experiment", data_dir: str, base_ids: list[str]) -> Predictions:
     """Labels and logits of the labelled validation slices, windows and members averaged."""
-    from trainer import inference, input_pipeline, judging, shard_files
+    from trainer import scoring
 
-    scorer = inference.load_sequence(trained)
-    found = []
-    for base_id in base_ids:
-        path = DataLayout(data_dir).sequences(base_id, "validation")
-        folder = shard_files.read_folder(path, "build_sequences")
-        batches = input_pipeline.evaluation_sequences(folder, scorer.batch_size)
-        logits = np.concatenate([scorer(batch) for batch in batches.as_numpy_iterator()])
-        found.append(judging.SequenceSlices(folder).by_image(metrics.sigmoid(logits)))
-    labels = found[0][0]
-    # All members have read the same shards, in the same order.
-    assert all(np.array_equal(other, labels) for other, _ in found)
-    mean = np.mean([probabilities for _, probabilities in found], axis=0)
-    return labels, calibration.to_logits(mean)
+    folders = scoring.read_members(data_dir, found, "validation", base_ids)
+    judged = scoring.predict_split(found, folders)
+    probabilities = judged.base if judged.lstm is None else judged.lstm
+    return judged.labels, calibration.to_logits(probabilities)
 
 
 def _save(
