@@ -23,8 +23,6 @@ STAGE = "extract_embeddings"
 HOW_TO_MAKE = "python -m beam_pipelines.extract_embeddings"
 # Batches that are decoded or in the model at a time.
 _IN_WORK = 2
-# What an example shard's receipt says of its slices, and so the embedding shard's.
-_CARRIED = ("num_slices", "num_labelled", "num_patients", "num_series")
 
 
 class ExampleShard(NamedTuple):
@@ -210,7 +208,7 @@ class EmbeddingBuilder:
             advance(len(slices), 0)
         shards.check_complete(f"{STAGE} {source}", task.receipt["num_slices"], written)
         return {
-            **{key: task.receipt[key] for key in (*_CARRIED, "label_counts")},
+            **{key: task.receipt[key] for key in (*shards.COUNTS, "label_counts")},
             "split": task.split,
             "embedding_dim": self._scorer.embedding_dim,
             "slices_in": written,
@@ -260,7 +258,7 @@ class PublishEmbeddings:
                 "examples_fingerprint": examples["fingerprint"],
                 "val_ratio": examples["settings"]["val_ratio"],
             }
-            totals = totals_of(mine)
+            totals = shards.totals_of(mine)
             num_slices = sum(task.receipt["num_slices"] for task in expected)
             shards.check_complete(STAGE, num_slices, totals["num_slices"])
             shards.publish_manifest(
@@ -270,12 +268,3 @@ class PublishEmbeddings:
                 [shards.for_manifest(receipt) for receipt in mine],
                 **totals,
             )
-
-
-def totals_of(receipts: Iterable[shards.Receipt]) -> dict[str, Any]:
-    """What a manifest says of a split as a whole; shards hold whole patients, so sums are right."""
-    receipts = list(receipts)
-    totals: dict[str, Any] = {key: sum(r[key] for r in receipts) for key in _CARRIED}
-    counts = np.sum([r["label_counts"] for r in receipts] or [[0] * schema.NUM_LABELS], axis=0)
-    totals["label_counts"] = dict(zip(schema.SUBTYPES, counts.tolist(), strict=True))
-    return totals

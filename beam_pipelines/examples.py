@@ -152,18 +152,10 @@ class PublishExamples:
         settle(layout, STAGE, receipts, self.num_slices, self.max_bad_fraction)
         for split in SPLITS:
             mine = [receipt for receipt in receipts if receipt["split"] == split]
-            counts = sum(
-                (np.array(r["label_counts"]) for r in mine), np.zeros(schema.NUM_LABELS, np.int64)
-            )
-            totals = {
-                key: sum(receipt[key] for receipt in mine)
-                for key in ("num_slices", "num_labelled", "num_patients", "num_series")
-            }
             shards.publish_manifest(
                 layout.examples(split),
                 STAGE,
                 dataclasses.asdict(self.config),
                 [shards.for_manifest(receipt) for receipt in mine],
-                label_counts=dict(zip(schema.SUBTYPES, counts.tolist(), strict=True)),
-                **totals,
+                **shards.totals_of(mine),
             )

@@ -15,11 +15,13 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
-from beam_pipelines import storage
+from beam_pipelines import schema, storage
 from beam_pipelines.errors import UserError, require
 
 MANIFEST = "manifest.json"
 _RECEIPT = ".receipt.json"
+# What a receipt of examples or embeddings counts, beside its `label_counts`, a list.
+COUNTS = ("num_slices", "num_labelled", "num_patients", "num_series")
 
 Receipt = dict[str, Any]
 
@@ -108,6 +110,23 @@ def for_manifest(receipt: Receipt) -> Receipt:
     """A receipt as a manifest holds it; the quarantine has a file of its own."""
     left_out = ("quarantined", "reused", "split")
     return {key: value for key, value in receipt.items() if key not in left_out}
+
+
+def totals_of(receipts: Iterable[Receipt]) -> dict[str, Any]:
+    """What the receipts of shards of slices say together.
+
+    Shards hold whole patients, so that sums of patients and series are right.
+
+    Returns:
+        Each of COUNTS, and `label_counts`: positive slices of each subtype.
+    """
+    receipts = list(receipts)
+    totals: dict[str, Any] = {key: sum(receipt[key] for receipt in receipts) for key in COUNTS}
+    totals["label_counts"] = {
+        subtype: sum(receipt["label_counts"][column] for receipt in receipts)
+        for column, subtype in enumerate(schema.SUBTYPES)
+    }
+    return totals
 
 
 def remove_stale(folder: str, receipts: Iterable[Receipt]) -> None:

@@ -8,11 +8,12 @@ import pytest
 from embedding_data import CONFIG, GROUP_ID, MODEL_ID, make_experiment, make_group
 
 from beam_pipelines import build_examples, schema, tfrecord
-from beam_pipelines.embeddings import EmbeddingBuilder, example_shards, file_fingerprint, totals_of
+from beam_pipelines.embeddings import EmbeddingBuilder, example_shards, file_fingerprint
 from beam_pipelines.errors import UserError
 from beam_pipelines.extract_embeddings import run
 from beam_pipelines.layout import SPLITS, DataLayout
 from beam_pipelines.predictions import PredictionBuilder, shards_to_score
+from beam_pipelines.shards import totals_of
 from trainer import shard_files
 
 SETTINGS = [

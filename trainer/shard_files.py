@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from beam_pipelines import schema, shards, storage, tfrecord
 from beam_pipelines.errors import require
 from beam_pipelines.layout import DataLayout
@@ -108,14 +106,14 @@ def without_fold(folder: ShardFolder, folds: int, fold: int) -> ShardFolder:
         "slices_per_shard",
     )
     kept = [r for index, r in enumerate(folder.receipts) if not in_fold(index, folds, fold)]
-    counts = np.sum([receipt["label_counts"] for receipt in kept], axis=0).tolist()
+    totals = shards.totals_of(kept)
     part = dataclasses.replace(
         folder,
         paths=tuple(storage.join(folder.folder, receipt["name"]) for receipt in kept),
-        num_slices=sum(receipt["num_slices"] for receipt in kept),
-        num_labelled=sum(receipt["num_labelled"] for receipt in kept),
-        num_patients=sum(receipt["num_patients"] for receipt in kept),
-        label_counts=dict(zip(schema.SUBTYPES, counts, strict=True)),
+        num_slices=totals["num_slices"],
+        num_labelled=totals["num_labelled"],
+        num_patients=totals["num_patients"],
+        label_counts=totals["label_counts"],
         receipts=tuple(kept),
     )
     require(
