@@ -53,16 +53,20 @@ def find_experiment(data_dir: str, kind: str, model_id: str | None = None) -> Ex
     folder = experiments_folder(data_dir, kind)
     if model_id is None:
         found = list_experiments(folder, kind)
-        ids = ", ".join(experiment.model_id for experiment in found) or "none"
-        require(
-            len(found) == 1,
-            f"{folder}: {len(found)} {kind} experiments: {ids}; "
-            + ("say which by its id" if found else f"train one first: {_command(kind)}"),
-        )
+        _require_one(folder, kind, [experiment.model_id for experiment in found])
         return found[0]
     if "/" in model_id:
         return _by_path(model_id.rstrip("/"), kind)
     return _by_id(folder, kind, model_id)
+
+
+def _require_one(folder: str, kind: str, names: Sequence[str]) -> None:
+    """Checks that who named none can only mean one."""
+    require(
+        len(names) == 1,
+        f"{folder}: {len(names)} {kind} experiments: {', '.join(names) or 'none'}; "
+        + ("say which by its id" if names else f"train one first: {_command(kind)}"),
+    )
 
 
 def find_base_models(data_dir: str, model_id: str | None = None) -> list[Experiment]:
@@ -89,11 +93,7 @@ def find_base_models(data_dir: str, model_id: str | None = None) -> list[Experim
     found = list_experiments(folder, BASE)
     if model_id is None:
         names = sorted({experiment.group or experiment.model_id for experiment in found})
-        require(
-            len(names) == 1,
-            f"{folder}: {len(names)} base experiments: {', '.join(names) or 'none'}; "
-            + ("say which by its id" if names else f"train one first: {_command(BASE)}"),
-        )
+        _require_one(folder, BASE, names)
         model_id = names[0]
     members = [experiment for experiment in found if experiment.group == model_id]
     if not members:

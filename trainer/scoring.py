@@ -57,7 +57,7 @@ def read_members(
     """
     layout, folders = DataLayout(data_dir), []
     members = members or registry.base_model_ids(found)
-    for fold, member in enumerate(members):
+    for member in members:
         if found.kind == experiment.BASE:
             path, made_by = layout.embeddings(member, split), EXTRACT_EMBEDDINGS
         else:
@@ -68,9 +68,7 @@ def read_members(
             f"{path}: {folder.num_slices} slices, none of them labelled; give a --data_dir or "
             "--split with labels",
         )
-        # Which member's embeddings these are, for a sequence model of several.
-        folds = (fold,) * len(folder.paths) if len(members) > 1 else ()
-        folders.append(dataclasses.replace(folder, path_folds=folds))
+        folders.append(folder)
     return folders
 
 

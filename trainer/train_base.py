@@ -52,32 +52,36 @@ def train_base(
     Raises:
         UserError: data, settings or experiment do not allow it.
     """
-    _, config = _read(data_dir, config)
+    splits = shard_files.read_examples(data_dir)
+    config = shard_files.with_settings_of(splits.train, config)
     folds = config.base.folds
+    members = [
+        dataclasses.replace(splits, train=shard_files.without_fold(splits.train, folds, fold))
+        for fold in range(folds)
+    ]
+    for member in members:
+        _check(member.train, config)
+    # A member remembers the whole split: what was held out of it follows from the fold's number.
+    data: dict[str, Any] = {"data_fingerprints": splits.fingerprints}
     if folds == 1:
-        return [_train_one(data_dir, config, model_id, None, export)]
+        return [_train_one(data_dir, splits, config, model_id, data, export)]
     group = model_id or registry.new_model_id(data_dir, experiment.BASE)
     trained = []
-    for fold in range(folds):
+    for fold, member in enumerate(members):
         print(f"group {group}: fold {fold} of {folds}", flush=True)
+        arguments = (
+            data_dir,
+            member,
+            config,
+            experiment.fold_id(group, fold),
+            {**data, "group": group, "fold": fold},
+            export,
+        )
         # A process each: one that trains a second model keeps the first one's memory, which no
         # call to Keras or the garbage collector gives back (370 MB of a resnet_50).
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            trained.append(pool.submit(_train_one, data_dir, config, group, fold, export).result())
+            trained.append(pool.submit(_train_one, *arguments).result())
     return trained
-
-
-def _read(data_dir: str, config: Config) -> tuple[LabelledSplits, Config]:
-    """The examples, and the config with the settings that they were made with.
-
-    Raises:
-        UserError: they are missing, or too few for one of the folds.
-    """
-    splits = shard_files.read_examples(data_dir)
-    config = shard_files.with_settings_of(splits.train, config)
-    for fold in range(config.base.folds):
-        _check(shard_files.without_fold(splits.train, config.base.folds, fold), config)
-    return splits, config
 
 
 def _check(train: ShardFolder, config: Config) -> None:
@@ -97,25 +101,23 @@ def _check(train: ShardFolder, config: Config) -> None:
 
 
 def _train_one(
-    data_dir: str, config: Config, model_id: str | None, fold: int | None, export: bool
+    data_dir: str,
+    splits: LabelledSplits,
+    config: Config,
+    model_id: str | None,
+    data: dict[str, Any],
+    export: bool,
 ) -> Experiment:
-    """Trains one model: of the whole train split, or of a group without a fold of it.
+    """Trains one model.
 
     Args:
         data_dir: the data root.
+        splits: what it is trained on, of a group without a fold, and judged by.
         config: the settings, with those of the examples.
-        model_id: of the experiment, or of the group.
-        fold: the fold that is left out; None for a model of all.
+        model_id: of the experiment; None for a new one.
+        data: what its record says beside the settings.
         export: whether to write a SavedModel too.
     """
-    splits, _ = _read(data_dir, config)
-    # A member remembers the whole split: what was held out of it follows from the fold's number.
-    data: dict[str, Any] = {"data_fingerprints": splits.fingerprints}
-    if fold is not None:
-        data.update(group=model_id, fold=fold)
-        model_id = experiment.fold_id(str(model_id), fold)
-        train = shard_files.without_fold(splits.train, config.base.folds, fold)
-        splits = dataclasses.replace(splits, train=train)
     found = registry.choose_experiment(data_dir, experiment.BASE, model_id, config, data)
     if found.finished:
         print(f"{found.folder}: already trained with these settings")
@@ -175,7 +177,7 @@ def _train(model: Any, found: Experiment, splits: LabelledSplits, config: Config
         return input_pipeline.training_examples(splits.train, examples, base, order)
 
     judge = judging.SliceJudge(splits.validation, examples, base)
-    rules = training.Rules(base.patience, base.keep_best or base.patience > 0)
+    rules = training.Rules.of(base)
     num_slices = splits.train.num_labelled
     training.train(model, found, make_dataset, _order(config), num_slices, judge, rules)
 

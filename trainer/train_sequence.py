@@ -166,7 +166,7 @@ def _train(model: Any, found: Experiment, splits: LabelledSplits, config: Config
 
     lstm = config.sequence
     judge = judging.SequenceJudge(splits.validation, lstm.batch_size)
-    rules = training.Rules(lstm.patience, lstm.keep_best or lstm.patience > 0)
+    rules = training.Rules.of(lstm)
     num_sequences = splits.train.num_sequences
     training.train(model, found, make_dataset, _order(config), num_sequences, judge, rules)
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from beam_pipelines import storage
 from beam_pipelines.errors import require
+from configs import BaseConfig, SequenceConfig
 from trainer import calibration, metrics, model_files
 from trainer import experiment as experiments
 from trainer.experiment import Experiment
@@ -46,6 +47,11 @@ class Rules:
 
     patience: int
     keep_best: bool
+
+    @classmethod
+    def of(cls, section: BaseConfig | SequenceConfig) -> "Rules":
+        """What a config section asks for; who stops early keeps what was best."""
+        return cls(section.patience, section.keep_best or section.patience > 0)
 
 
 class Progress:
